@@ -1,0 +1,25 @@
+"""How much work an audit may spend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The effort of a run.
+
+    Attributes:
+        name: ``smoke``, ``standard`` or ``certify``.
+        steps: optimisation steps per trained patch. batch: images per step.
+        queries: black-box queries (model calls on one batch) per random search.
+        images: at most this many scenes, chosen by the recorded seed.
+        bootstrap: resamples per interval.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    queries: int
+    images: int
+    bootstrap: int

@@ -1,0 +1,132 @@
+"""A detector's word on scenes, clean or under a perturbation: asked once, kept by content digest, checked first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from audit.contracts import Detections, Detector, Perturbation
+from audit.data.scenes import Scene, Scenes
+from audit.errors import ConstraintViolated
+from audit.measures.detection import patch_scores
+from audit.measures.matching import Floats, Matches, join, match_scene
+from audit.state import frozen
+
+if TYPE_CHECKING:
+    from audit.session import AuditSession
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a detector found in each scene.
+
+    Attributes:
+        scenes: in order of id. found: per scene. regions: per scene, (K, 4) xyxy px of the placed perturbation; empty
+            where the scenes are clean.
+    """
+
+    scenes: tuple[Scene, ...]
+    found: tuple[Detections, ...]
+    regions: tuple[Tensor, ...]
+    classes: frozenset[int]
+    iou: float
+
+    @cached_property
+    def per_scene(self) -> list[Matches]:
+        """Matches of each scene."""
+        return [
+            match_scene(d, s, classes=self.classes, iou=self.iou) for s, d in zip(self.scenes, self.found, strict=True)
+        ]
+
+    @cached_property
+    def matches(self) -> Matches:
+        """Matches of all scenes in one table."""
+        return join(self.per_scene)
+
+    def subset(self, name: str) -> Matches:
+        """Matches where only the objects of one subset count."""
+        pairs = zip(self.scenes, self.found, strict=True)
+        return join([match_scene(d, s, subset=name, classes=self.classes, iou=self.iou) for s, d in pairs])
+
+    @cached_property
+    def ghosts(self) -> list[Floats]:
+        """Per scene the best score of a detection that sits on each patch."""
+        rows = zip(self.per_scene, self.regions, self.scenes, strict=True)
+        return [patch_scores(m, r, s.size) for m, r, s in rows]
+
+
+def evaluate(
+    session: AuditSession,
+    detector: Detector,
+    scenes: Scenes,
+    perturbation: Perturbation | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> Evaluation:
+    """Ask the detector about every scene; what was asked before is read from the artifacts.
+
+    Every perturbed batch is held against the constraint set before the detector sees it.
+
+    Raises:
+        ConstraintViolated: the perturbation left its constraint set, a defect of the probe.
+    """
+
+    def build(folder: Path) -> None:
+        with frozen(session.subject.modules):
+            ask(folder)
+
+    def ask(folder: Path) -> None:
+        rows: dict[str, dict[str, Tensor]] = {}
+        for batch in session.execution.batches(scenes, BATCH):
+            images = batch.images
+            if perturbation is not None:
+                images = perturbation.apply(batch.images, batch.boxes)
+                require(perturbation, batch.images, images, batch.boxes, [s.id for s in batch.scenes])
+            for scene, boxes, d in zip(
+                batch.scenes, batch.boxes, session.execution.detect(detector, images), strict=True
+            ):
+                regions = torch.zeros(0, 4) if perturbation is None else perturbation.regions(boxes.cpu(), scene.size)
+                rows[scene.id] = {"boxes": d.boxes, "scores": d.scores, "labels": d.labels, "regions": regions.cpu()}
+            if progress is not None:
+                progress(len(rows) / len(scenes), "measuring")
+        torch.save(rows, folder / "detections.pt")
+
+    key = {"data": scenes.digest, "perturbation": None if perturbation is None else perturbation.identity}
+    folder = session.artifacts.folder("detections", key, build)
+    rows = torch.load(folder / "detections.pt", weights_only=True)
+    ordered = tuple(sorted(scenes, key=lambda s: s.id))
+    return Evaluation(
+        scenes=ordered,
+        found=tuple(Detections(rows[s.id]["boxes"], rows[s.id]["scores"], rows[s.id]["labels"]) for s in ordered),
+        regions=tuple(rows[s.id]["regions"] for s in ordered),
+        classes=wanted(scenes),
+        iou=session.profile.data.match_iou,
+    )
+
+
+def wanted(scenes: Collection[Scene]) -> frozenset[int]:
+    """The labels of the objects that count."""
+    return frozenset(x for s in scenes for x in s.labels[~s.ignore].tolist())
+
+
+def require(perturbation: Perturbation, clean: Tensor, changed: Tensor, boxes: list[Tensor], names: list[str]) -> None:
+    """Hold a perturbed batch against the constraint set.
+
+    Raises:
+        ConstraintViolated: with the first rule that is broken.
+    """
+    broken = perturbation.constraint.violations(clean, changed, boxes)
+    if broken:
+        raise ConstraintViolated(
+            f"images {', '.join(names)} under {perturbation!r}",
+            expected=perturbation.constraint.describe(),
+            got="; ".join(broken[:3]),
+            mend="this is a defect of the probe, not of the model: mend the probe",
+        )

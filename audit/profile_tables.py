@@ -1,0 +1,112 @@
+"""The tables of a profile's TOML file: which keys there are and what each may be."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Between = Annotated[float, Field(gt=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+BUDGETS = ("smoke", "standard", "certify")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataTable(_Table):
+    """``[data]``: what is measured on.
+
+    Attributes:
+        craft_share: share of the groups that probes craft on. min_side: smaller objects (shorter side, px) are ignored.
+        targets: classes under attack; all that model and data share where not given. delta: the strict score threshold
+            beside the owner's. match_iou: overlap from which a detection counts as the object.
+        self_label_confidence: score from which the model's own clean detections serve as labels.
+    """
+
+    craft_share: Between = 0.5
+    min_side: Annotated[float, Field(ge=1)] = 32.0
+    targets: list[str] | None = None
+    delta: Between = 0.99
+    match_iou: Between = 0.5
+    self_label_confidence: Between = 0.8
+
+
+class BudgetTable(_Table):
+    """``[budgets.NAME]``: see ``audit.budget.Budget``; ``indicative`` where a verdict cannot stand on it."""
+
+    steps: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    queries: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=2)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    indicative: bool = False
+
+
+class BudgetsTable(_Table):
+    """``[budgets]``: all three."""
+
+    smoke: BudgetTable
+    standard: BudgetTable
+    certify: BudgetTable
+
+
+class VerdictTable(_Table):
+    """``[verdict]``: ``interval`` judges the whole interval, ``point`` the value alone."""
+
+    rule: Literal["interval", "point"] = "interval"
+
+
+class PreconditionsTable(_Table):
+    """``[preconditions]``: a model that does not meet them is not attacked, and the run is inconclusive.
+
+    Attributes:
+        clean_recall_min: recall without any patch, at the owner's threshold.
+        declared_tolerance: how far measured clean performance may lie below what the model file declares.
+    """
+
+    clean_recall_min: Share = 0.5
+    declared_tolerance: Share = 0.05
+
+
+class BoundsTable(_Table):
+    """A limit: ``min`` or ``max``, with its reason."""
+
+    min: Share | None = None
+    max: Share | None = None
+    rationale: Text | None = None
+
+
+class ControlTable(BoundsTable):
+    """``[controls."ID"]``: one limit for all its variants, with another for single ones under ``variant."NAME"``."""
+
+    variants: list[Text] = []
+    variant: dict[str, BoundsTable] = {}
+
+
+class WaiverTable(_Table):
+    """``[[waivers]]``: a failure of a control (all of it, or one ``ID/variant``) that somebody accepted for a time."""
+
+    control: Text
+    approver: Text
+    reason: Text
+    expires: date
+
+
+class ProfileFile(_Table):
+    """All of a profile's file; ``suites`` are the modules that hold its controls."""
+
+    name: Text
+    version: Text
+    description: str = ""
+    not_tested: list[Text] = []
+    suites: list[Text] = ["suites.test_detection"]
+    data: DataTable = DataTable()
+    budgets: BudgetsTable
+    verdict: VerdictTable = VerdictTable()
+    preconditions: PreconditionsTable = PreconditionsTable()
+    controls: dict[str, ControlTable]
+    waivers: list[WaiverTable] = []

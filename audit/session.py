@@ -1,0 +1,284 @@
+"""One audit in one process: the subject, its data, the profile and everything that is computed once and shared."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from audit import data as datasets
+from audit.artifacts import Artifacts, code_digest
+from audit.budget import Budget
+from audit.checks import check
+from audit.contracts import Detector
+from audit.control import ControlSpec, base, variant
+from audit.data.scenes import Scenes
+from audit.errors import AuditError, DataError
+from audit.evidence import EvidenceStore
+from audit.execution import Execution
+from audit.measures.detection import precision, recall
+from audit.measures.evaluation import evaluate
+from audit.measures.intervals import Resampling
+from audit.options import Options
+from audit.profile import Profile
+from audit.profile import load as load_profile
+from audit.record import Data, Precondition, Unreadable, digest
+from audit.subject import Subject, find_device
+from audit.subject import load as load_subject
+from audit.trial import Trial
+
+
+@dataclass(frozen=True)
+class Split:
+    """The scenes that a probe crafts on, and those that a measure looks at; no group is in both."""
+
+    craft: Scenes
+    held_out: Scenes
+
+
+class AuditSession:
+    """Loads and validates everything at once, before anything long starts.
+
+    Raises:
+        AuditError: the first thing that is wrong, in one sentence.
+    """
+
+    def __init__(self, options: Options) -> None:
+        assert options.model is not None
+        self.options = options
+        self.folder = output_folder(options.report)
+        self.profile: Profile = load_profile(options.profile)
+        self.budget: Budget = self.profile.budget(options.budget)
+        device = find_device(options.device)
+        torch.set_num_threads(options.threads)
+        cv2.setNumThreads(options.threads)
+        self.execution = Execution(device, options.precision, options.threads)
+        self.subject: Subject = load_subject(options.model, device)
+        self.facts: list[Precondition] = check(self.subject)
+        self.state_before = self.subject.state_digest()
+        self.artifacts = Artifacts(
+            Path(options.cache) if options.cache else None,
+            {
+                "code": code_digest(),
+                "model": [f.sha256 for f in self.subject.files],
+                "state": self.state_before,
+                "device": str(device.type),
+                "precision": options.precision,
+                "threads": options.threads,
+                "torch": torch.__version__,
+            },
+        )
+        self.evidence = EvidenceStore(self.folder)
+        if "detector" in self.subject.tasks:
+            _ = self.scenes  # empty data must not be found out an hour later
+
+    @property
+    def indicative(self) -> bool:
+        """Whether the budget is too small for a verdict that stands: the point estimate decides."""
+        return self.profile.indicative(self.options.budget)
+
+    @cached_property
+    def _all_scenes(self) -> Scenes:
+        detector = self.subject.tasks["detector"]
+        classes = list(detector.classes)
+        if self.options.data is not None:
+            scenes = datasets.open_scenes(self.options.data, detector_classes=classes)
+        elif self.subject.data_fn is not None:
+            scenes = self.subject.data_fn(Path.cwd())
+            if not isinstance(scenes, Scenes):
+                raise DataError(
+                    f"data(root) of {self.subject.path}",
+                    expected="audit.data.Scenes",
+                    got=type(scenes).__name__,
+                    mend="return what audit.data.open_scenes or a reader of audit.data gives",
+                )
+        elif any(c.lower() == "face" for c in classes):
+            scenes = datasets.starter()
+        else:
+            raise DataError(
+                "--audit-data",
+                expected=f"images with boxes of {', '.join(classes[:3])}{' …' if len(classes) > 3 else ''}",
+                got="nothing",
+                mend=f"give a data set with --audit-data PATH ({datasets.FORMATS})",
+            )
+        settings = self.profile.data
+        if scenes.labelled_by == "self" and scenes.objects == 0:
+            scenes = datasets.self_label(
+                scenes, lambda images: self.execution.detect(detector, images.to(self.execution.device)),
+                classes, settings.self_label_confidence,
+            )  # fmt: skip
+        return scenes.for_classes(classes, settings.targets).smaller_ignored(settings.min_side)
+
+    @cached_property
+    def scenes(self) -> Split:
+        """The detector's data, split by group and cut to the budget."""
+        share = self.profile.data.craft_share
+        craft, held_out = self._all_scenes.split(share)
+        limit = self.budget.images
+        parts = {"craft": craft.sample(max(1, round(limit * share)), self.options.seed)}
+        parts["held_out"] = held_out.sample(max(1, limit - round(limit * share)), self.options.seed)
+        for name, part in parts.items():
+            if part.objects == 0:
+                raise DataError(
+                    f"data {part.name}",
+                    expected="objects on both sides of the split",
+                    got=f"none of at least {self.profile.data.min_side:g} px among the {len(part)} {name} images",
+                    mend="add images, or lower `min_side` in the profile",
+                )
+        return Split(**parts)
+
+    def why_not_attacked(self, detector: Detector) -> str:
+        """Why this detector is not attacked, as a sentence; empty where its clean performance is as it should be.
+
+        Recall on the held-out scenes without any patch, at the owner's threshold, must reach the profile's
+        ``clean_recall_min``, and recall and precision what the model file declares, less ``declared_tolerance``.
+        """
+        rules = self.profile.preconditions
+        clean = evaluate(self, detector, self.scenes.held_out)
+        resampling = Resampling(seed=seed_of("clean", self.options.seed), draws=100)
+        threshold = detector.score_threshold
+        seen = {
+            "recall": recall(clean.matches, threshold, resampling).value,
+            "precision": precision(clean.matches, threshold, resampling).value,
+        }
+        floors = {f"clean {k}, declared": (k, v - rules.declared_tolerance) for k, v in self.subject.declared.items()}
+        floors["clean recall"] = ("recall", rules.clean_recall_min)
+        reasons = []
+        for name, (kind, floor) in floors.items():
+            value = seen[kind]
+            ok = value is not None and value >= floor
+            said = f"clean {kind} is {'unknown' if value is None else f'{value:.3f}'}, expected at least {floor:.3f}"
+            self._fact(Precondition(name=name, ok=ok, value=value, expected=f"at least {floor:.3f}", meaning=said))
+            reasons += [] if ok else [said]
+        if not reasons:
+            return ""
+        return f"Not attacked: {'; '.join(reasons)}. Check labels, boxes, classes and pre-processing in the model file."
+
+    def _fact(self, fact: Precondition) -> None:
+        self.facts = [f for f in self.facts if f.name != fact.name] + [fact]
+
+    def data_records(self) -> list[Data]:
+        """The data as the report tells of it."""
+        if "detector" not in self.subject.tasks:
+            return []
+        whole, split = self._all_scenes, self.scenes
+        return [
+            Data(
+                name=whole.name,
+                source=whole.source,
+                labelled_by=whole.labelled_by,
+                licence=whole.licence,
+                digest=whole.digest,
+                images=len(whole),
+                objects=whole.objects,
+                craft_images=len(split.craft),
+                held_out_images=len(split.held_out),
+                chosen=f"split by hash of the group; at most {self.budget.images} images by seed {self.options.seed}",
+                unreadable=[Unreadable(name=u.name, reason=u.reason) for u in whole.unreadable],
+                notes=list(whole.notes),
+            )
+        ]
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything that decides the numbers of this run; an interrupted run is taken up on this key."""
+        return digest(
+            {
+                "context": self.artifacts.context,
+                "profile": self.profile.sha256,
+                "budget": self.options.budget,
+                "seed": self.options.seed,
+                "data": [d.digest for d in self.data_records()],
+            }
+        )
+
+    def trial(self, id: str, spec: ControlSpec) -> Trial:
+        """A fresh trial of one control."""
+        return Trial(
+            id=id,
+            spec=spec,
+            limit=self.profile.limit(id),
+            waiver=self.profile.waiver(id, date.today()),  # noqa: DTZ011 waivers expire by the local calendar
+            rule=self.profile.rule(self.options.budget),
+            seed=seed_of(id, self.options.seed),
+            reproduce=self.reproduce(id),
+            protocol={"key": self.key, "control": base(id), "variant": variant(id)},
+        )
+
+    def reproduce(self, id: str) -> str:
+        """The command that measures one control again."""
+        o = self.options
+        parts = ["pytest suites/", f"--model {o.model}", f"--audit-control {id}", f"--audit-budget {o.budget}"]
+        parts += [f"--audit-seed {o.seed}", f"--audit-profile {o.profile}"]
+        parts += [f"--audit-data {o.data}"] if o.data else []
+        parts += [f"--audit-device {o.device}"] if o.device != "auto" else []
+        parts += [f"--audit-precision {o.precision}"] if o.precision != "float32" else []
+        parts += [f"--audit-threads {o.threads}"] if o.threads != 1 else []
+        return " ".join(parts)
+
+    @property
+    def model_unchanged(self) -> bool:
+        """Whether weights, buffers and modes are what they were before the audit."""
+        return self.subject.state_digest() == self.state_before
+
+
+def seed_of(id: str, seed: int) -> int:
+    """The seed of a control: sha256 of run seed and id, so that order, workers and selection do not matter."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{id}".encode()).digest()[:8], "big") >> 1
+
+
+def output_folder(name: str) -> Path:
+    """The output folder, made and tried.
+
+    Raises:
+        AuditError: it cannot be written.
+    """
+    folder = Path(name)
+    try:
+        (folder / "evidence").mkdir(parents=True, exist_ok=True)
+        trial = folder / ".writable"
+        trial.touch()
+        trial.unlink()
+    except OSError as e:
+        raise AuditError(
+            f"report folder {name}",
+            expected="a folder that can be written",
+            got=e.strerror or type(e).__name__,
+            mend="give another with --audit-report",
+        ) from e
+    return folder
+
+
+def now() -> str:
+    """UTC, to the second, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def context_of(session: AuditSession) -> dict[str, Any]:
+    """What a report says of the subject and the profile."""
+    s, p = session.subject, session.profile
+    return {
+        "subject": {
+            "name": s.name,
+            "tasks": sorted(s.tasks),
+            "access": s.access,
+            "files": [f.model_dump() for f in s.files],
+            "state_sha256": session.state_before,
+            "declared": s.declared,
+        },
+        "profile": {
+            "name": p.name,
+            "version": p.version,
+            "sha256": p.sha256,
+            "budget": session.options.budget,
+            "indicative": session.indicative,
+            "description": p.description,
+            "not_tested": list(p.not_tested),
+        },
+    }

@@ -1,0 +1,118 @@
+"""The craft split, made ready for the steps of an optimiser: batched, placed and targeted once, then only reused."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audit.contracts import WhiteBoxDetector
+from audit.data.scenes import Scene, Scenes
+from audit.execution import Execution
+from probes.detection.objectives import Objective, Targets
+from probes.geometry import Placement, UVMap, place, uv_map
+from probes.probe import generator, with_objects
+
+KEEP_BYTES = 2 * 1024**3
+"""Decoded batches are kept between steps up to this size; beyond it they are decoded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Images of one size with everything about them that no step changes."""
+
+    images: Tensor
+    where: UVMap
+    targets: Targets
+    boxes: list[Tensor]
+    labels: list[Tensor]
+
+
+class CraftSet:
+    """Scenes in the groups that one step works on.
+
+    A group has ``batch`` images (the last one may have fewer). Images of one size run together; where sizes differ a
+    group runs in several parts, so that a step always sees as many images, whatever their sizes.
+
+    Args:
+        scenes: the craft split; images without an object are left out, there is nowhere to put a patch.
+        seed: decides which images share a group, and the order of the groups in each epoch.
+    """
+
+    def __init__(self, scenes: Scenes, placement: Placement, execution: Execution, *, batch: int, seed: int) -> None:
+        self.scenes = with_objects(scenes)
+        self.placement, self.execution = placement, execution
+        self.stream = generator("craft set", seed)
+        self.classes = sorted({int(c) for s in self.scenes for c in s.labels[~s.ignore]})
+        self.groups = self._grouped(batch)
+        pixels = sum(s.size[0] * s.size[1] for s in self.scenes)
+        self._keep = pixels * 3 * 4 <= KEEP_BYTES
+        self._ready: dict[int, tuple[Placed, ...]] = {}
+
+    def steps(self, count: int) -> Iterator[tuple[Placed, ...]]:
+        """``count`` groups, each epoch in a new order."""
+        order: list[int] = []
+        for _ in range(count):
+            if not order:
+                order = torch.randperm(len(self.groups), generator=self.stream).tolist()
+            yield self.group(order.pop())
+
+    def group(self, index: int) -> tuple[Placed, ...]:
+        """The parts of one group."""
+        if index in self._ready:
+            return self._ready[index]
+        parts: dict[tuple[int, int], list[Scene]] = defaultdict(list)
+        for scene in self.groups[index]:
+            parts[scene.size].append(scene)
+        ready = tuple(self._placed(part) for part in parts.values())
+        if self._keep:
+            self._ready[index] = ready
+        return ready
+
+    def sample(self, images: int) -> Iterator[Placed]:
+        """Parts of the first groups with at least ``images`` images (all, if there are fewer): always the same."""
+        seen = 0
+        for index in range(len(self.groups)):
+            if seen >= images:
+                return
+            yield from self.group(index)
+            seen += len(self.groups[index])
+
+    def _placed(self, scenes: Sequence[Scene]) -> Placed:
+        batch = self.execution.batch(scenes)
+        where = uv_map(batch.boxes, self.placement, scenes[0].size)
+        targets = Targets.of(batch.boxes, batch.labels, self.placement, self.classes)
+        return Placed(batch.images, where, targets, batch.boxes, batch.labels)
+
+    def _grouped(self, batch: int) -> list[list[Scene]]:
+        """Full groups of one size first, the rest mixed; then in a random order."""
+        sizes: dict[tuple[int, int], list[Scene]] = defaultdict(list)
+        for scene in sorted(self.scenes, key=lambda s: s.id):
+            sizes[scene.size].append(scene)
+        groups: list[list[Scene]] = []
+        rest: list[Scene] = []
+        for _, bucket in sorted(sizes.items()):
+            mixed = [bucket[i] for i in torch.randperm(len(bucket), generator=self.stream)]
+            whole = len(mixed) // batch * batch
+            groups += [mixed[i : i + batch] for i in range(0, whole, batch)]
+            rest += mixed[whole:]
+        groups += [rest[i : i + batch] for i in range(0, len(rest), batch)]
+        return [groups[i] for i in torch.randperm(len(groups), generator=self.stream)]
+
+
+def height_under(
+    detector: WhiteBoxDetector, parts: Iterable[Placed], pixels: Tensor, objective: Objective, execution: Execution
+) -> float:
+    """What an objective has left to bring down under an 8-bit patch (3, P, P), per object; no gradient is taken."""
+    value = pixels.to(execution.device).float() / 255
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for part in parts:
+            with execution.autocast():
+                candidates = detector.candidates(place(part.images, value, part.where))
+            height = objective.height(candidates, part.targets, detector.score_threshold)
+            total, count = total + float(height) * part.targets.count, count + part.targets.count
+    return total / max(1, count)
