@@ -61,8 +61,10 @@ class PatchConstraint:
         """
         if clean.shape != changed.shape or len(boxes) != len(clean):
             return [
-                f"expected patched images of shape {tuple(clean.shape)} with one list of boxes each, "
-                f"got {tuple(changed.shape)} with {len(boxes)} lists"
+                (
+                    f"expected patched images of shape {tuple(clean.shape)} with one list of boxes each, "
+                    f"got {tuple(changed.shape)} with {len(boxes)} lists"
+                )
             ]
         before, after = clean.detach().cpu().numpy(), changed.detach().cpu().numpy()
         found: list[str] = []

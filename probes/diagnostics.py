@@ -18,27 +18,36 @@ ZERO_IMAGES = 0.1
 AGREEMENT = 0.95
 SAME_RESULT = 0.01
 DOWNHILL = 0.2
-FALL = 0.1
+FALL = 0.01
+NO_RESPONSE = 1e-3
 LATE_FALL = 0.05
 QUERY_LEAD = 0.05
 MISMATCH = 0.1
 UNBOUNDED = 0.1
+SETTLED = 0.01
+"""Share of the height by which nothing near a patch may be better where it is said to stand at a minimum."""
 
 
-def gradient_zero_steps(zero: int, broken: int, steps: int) -> Diagnostic:
+def gradient_zero_steps(zero: int, broken: int, steps: int, *, settled: bool = False) -> Diagnostic:
     """Share of the optimisation's steps without a usable gradient.
 
     Args:
         zero: steps with candidates to attack whose gradient was zero. broken: steps with a gradient not finite.
+        settled: queries around the trained patch found nothing better, so that a zero gradient there is that of a
+            minimum; zero steps then do not count.
     """
-    share = (zero + broken) / steps if steps else 1.0
+    share = ((0 if settled else zero) + broken) / steps if steps else 1.0
     return Diagnostic(
         name="gradient zero or not finite, steps",
         value=share,
         limit=ZERO_STEPS,
         raised=share > ZERO_STEPS,
         meaning=f"In {zero} of {steps} steps the gradient was zero and in {broken} it was not finite; "
-        "such a model hides its gradients, and a gradient attack says nothing about it.",
+        + (
+            "queries around the trained patch found nothing better, so it stands at a minimum and zero is right."
+            if settled
+            else "such a model hides its gradients, and a gradient attack says nothing about it."
+        ),
     )
 
 
@@ -69,14 +78,14 @@ def gradients_agree(cosine: float) -> Diagnostic:
 
 
 def results_agree(difference: float) -> Diagnostic:
-    """Largest difference of a score between two identical runs of the model; 1 where even the number of them differs."""
+    """Largest difference of a score between two identical runs of the model; 1 where even their number differs."""
     return Diagnostic(
         name="two runs agree",
         value=difference,
         limit=SAME_RESULT,
         raised=not difference <= SAME_RESULT,
-        meaning="The largest difference of a candidate's score between two runs on the same images; above the limit the "
-        "model answers partly at random and one run of it proves nothing.",
+        meaning="The largest difference of a candidate's score between two runs on the same images; above the limit "
+        "the model answers partly at random and one run of it proves nothing.",
     )
 
 
@@ -101,8 +110,8 @@ def loss_fell(start: float, best: float) -> Diagnostic:
         value=share if math.isfinite(share) else None,
         limit=FALL,
         raised=not share >= FALL,
-        meaning="The share of what was to be brought down on the craft images that the attack did bring down; below the "
-        "limit it has hardly begun to work.",
+        meaning="The share of what was to be brought down on the craft images that the attack did bring down; below "
+        "the limit it has not begun to work (a robust model gives way a little too).",
     )
 
 
@@ -117,8 +126,8 @@ def still_falling(checked: Sequence[int], height: Sequence[float]) -> Diagnostic
         value=late if last else 0.0,
         limit=LATE_FALL,
         raised=last and late > LATE_FALL,
-        meaning="The share of the whole fall of the loss that came in the last tenth of the steps; above the limit more "
-        "steps would have attacked better.",
+        meaning="The share of the whole fall of the loss that came in the last tenth of the steps; above the limit "
+        "more steps would have attacked better.",
     )
 
 
@@ -149,8 +158,8 @@ def candidates_match(share: float) -> Diagnostic:
         value=share,
         limit=MISMATCH,
         raised=not share <= MISMATCH,
-        meaning="The share of objects that are found although no candidate says so; above the limit the candidates that "
-        "were attacked are not what the detector decides by.",
+        meaning="The share of objects that are found although no candidate says so; above the limit the candidates "
+        "that were attacked are not what the detector decides by.",
     )
 
 
@@ -161,6 +170,38 @@ def unbounded_succeeds(found: float) -> Diagnostic:
         value=found,
         limit=UNBOUNDED,
         raised=not found <= UNBOUNDED,
-        meaning="The share of objects still found with a patch over the whole of them; above the limit the boxes do not "
-        "belong to the images, or the model finds objects that cannot be seen.",
+        meaning="The share of objects still found with a patch over the whole of them; above the limit the boxes do "
+        "not belong to the images, or the model finds objects that cannot be seen.",
     )
+
+
+def excuse_silence(found: Sequence[Diagnostic], response: float) -> list[Diagnostic]:
+    """Lowers the flags of gradient and loss where the model's answers do not depend on the patch at all.
+
+    A zero gradient then tells the truth: nothing that is put there can change an answer. Where answers do change with
+    the patch, a zero gradient is masking, and the flags stand.
+
+    Args:
+        found: diagnostics of one attack. response: largest change of a candidate's log-odds between the trained patch
+            and unoptimised ones; infinite where even the number of candidates changes.
+    """
+    silent = response <= NO_RESPONSE
+    told = Diagnostic(
+        name="answers depend on the patch",
+        value=response if math.isfinite(response) else None,
+        limit=NO_RESPONSE,
+        raised=False,
+        meaning="The largest change of a candidate's log-odds between quite different patches (none: candidates come "
+        "and go); at or below the limit the model does not look at the patch, and its gradient is rightly zero.",
+    )
+    excused = {d.name for d in found if silent and d.name in _OF_GRADIENTS}
+    return [told, *(d.model_copy(update={"raised": d.raised and d.name not in excused}) for d in found)]
+
+
+_OF_GRADIENTS = {
+    "gradient zero or not finite, steps",
+    "gradient zero or not finite, images",
+    "two gradients agree",
+    "gradient predicts the change",
+    "loss fell",
+}

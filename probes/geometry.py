@@ -107,6 +107,10 @@ class Placement:
         return corner + side * square.new_tensor([u1, v1, u2, v2])
 
 
+TOP = Placement()
+"""The paper's own: top, α = 0.5."""
+
+
 @dataclass(frozen=True, slots=True)
 class UVMap:
     """Which pixels of a batch the patches cover, and with which piece of the patch. Depends on no patch.

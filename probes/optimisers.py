@@ -23,8 +23,8 @@ class Steps:
     """How a patch moves.
 
     Args:
-        rule: ``sign`` is the sign of the averaged gradient (each gradient divided by its mean magnitude first), ``adam``
-            is Adam.
+        rule: ``sign`` is the sign of the averaged gradient (each gradient divided by its mean magnitude first),
+            ``adam`` is Adam.
         rate: first step, as a share of the value range. The step falls along half a cosine to ``last``·rate.
         momentum: weight of the gradients before.
     """
@@ -48,6 +48,9 @@ class Steps:
         return self.rate * (self.last + (1 - self.last) * (1 + math.cos(math.pi * done)) / 2)
 
 
+STEPS = Steps()
+
+
 @dataclass(slots=True)
 class Descent:
     """A patch on its way down.
@@ -59,7 +62,7 @@ class Descent:
 
     value: Tensor
     total: int
-    steps: Steps = Steps()
+    steps: Steps = STEPS
     taken: int = 0
     _mean: Tensor = field(init=False)
     _square: Tensor = field(init=False)

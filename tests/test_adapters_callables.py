@@ -26,7 +26,7 @@ def shown(x, logits=((2.0, -4.0), (1.0, -4.0), (-1.0, 3.0))):
 
 
 KINDS = {
-    "detections": lambda b, s, l: Detections(b, s, l),
+    "detections": Detections,
     "dict": lambda b, s, l: {"boxes": b, "scores": s, "labels": l, "masks": None},
     "tuple": lambda b, s, l: (b, s, l),
     "lists": lambda b, s, l: {"boxes": b.tolist(), "scores": s.tolist(), "labels": l.tolist()},

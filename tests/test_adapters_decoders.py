@@ -211,7 +211,7 @@ def test_peaks_of_a_heat_map():
 @pytest.mark.parametrize(
     ("make", "tensors", "words"),
     [
-        (lambda: AnchorGrid(), (), "strides and min_sizes, or priors"),
+        (AnchorGrid, (), "strides and min_sizes, or priors"),
         (lambda: AnchorGrid(scores="logit"), (), "'softmax' or 'sigmoid'"),
         (lambda: AnchorGrid(boxes="yxyx"), (), "'yxyx'"),
         (lambda: AnchorGrid(strides=(8,), min_sizes=()), (), "as many lists"),
@@ -224,11 +224,11 @@ def test_peaks_of_a_heat_map():
         (lambda: AnchorGrid(boxes="pixels"), (random(1, 5, 1), random(1, 5, 4)), "two or more softmax columns"),
         (lambda: AnchorGrid(boxes="pixels", background=4), (random(1, 5, 2), random(1, 5, 4)), "background column"),
         (lambda: AnchorGrid(strides=(8,), min_sizes=((9,),)), (random(1, 5, 2), random(1, 5, 4)), "48 anchors"),
-        (lambda: Yolo(), (random(1, 5, 8),), "64 cells"),
+        (Yolo, (random(1, 5, 8),), "64 cells"),
         (lambda: Yolo(boxes="decoded"), (random(1, 5, 5),), "at least 6 numbers"),
-        (lambda: Yolo(), (random(1, 5),), "outputs (N, A, 5 + C)"),
-        (lambda: CenterHeatmap(), (random(1, 1, 4, 4), random(1, 4, 4, 4), random(1, 2, 4, 4)), "sizes"),
-        (lambda: CenterHeatmap(), (random(1, 1, 4, 4), random(1, 2, 4, 4)), "output number 2"),
+        (Yolo, (random(1, 5),), "outputs (N, A, 5 + C)"),
+        (CenterHeatmap, (random(1, 1, 4, 4), random(1, 4, 4, 4), random(1, 2, 4, 4)), "sizes"),
+        (CenterHeatmap, (random(1, 1, 4, 4), random(1, 2, 4, 4)), "output number 2"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

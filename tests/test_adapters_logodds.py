@@ -87,7 +87,7 @@ def test_a_tie_for_the_best_is_even_odds():
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: logodds.from_softmax(x),
+        logodds.from_softmax,
         lambda x: logodds.from_softmax(x[:, :2]),
         lambda x: logodds.from_product(x[:, :1], x[:, 1:]),
         lambda x: logodds.from_root_product(x[:, :1], x[:, 1:]),

@@ -53,7 +53,10 @@ def write(path, nodes, outputs, initializers=(), opset=11, dims=(1, 3, SIDE, SID
     if opset < 11:  # as old exporters did
         inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in tensors]
     graph = helper.make_graph(
-        [*head, *nodes], "g", inputs, [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs],
+        [*head, *nodes],
+        "g",
+        inputs,
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs],
         tensors,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3 if opset < 11 else 8)
@@ -76,7 +79,10 @@ def split_nodes(opset: int):
         constants = {"flat": np.array([1, K + 4, n])}
     else:
         nodes += [node("Slice", "cells zero k two", "raw"), node("Slice", "cells k end two", "boxes")]
-        one = lambda v: np.array([v], dtype=np.int64)
+
+        def one(v):
+            return np.array([v], dtype=np.int64)
+
         constants = {"flat": np.array([1, K + 4, -1]), "zero": one(0), "k": one(K), "end": one(K + 4), "two": one(2)}
     return [*nodes, node("Softmax", "raw", "scores", axis=2)], constants
 
@@ -144,9 +150,7 @@ def test_two_gradients_agree_and_the_weights_stay(tmp_path):
 def test_a_black_box_shows_no_candidates_and_says_the_same(tmp_path):
     nodes, constants = split_nodes(11)
     path = write(tmp_path / "net.onnx", nodes, ["scores", "boxes"], constants)
-    white, black = (
-        onnx_detector(path, PIXELS, ("a", "b"), 0.5, resize="stretch", white_box=w) for w in (True, False)
-    )
+    white, black = (onnx_detector(path, PIXELS, ("a", "b"), 0.5, resize="stretch", white_box=w) for w in (True, False))
     assert isinstance(black, Detector)
     assert not isinstance(black, WhiteBoxDetector)
     assert not hasattr(black, "candidates")
@@ -190,11 +194,8 @@ def test_a_batch_that_cannot_be_freed_is_served_one_by_one(tmp_path, batch, whit
 
 
 def test_a_file_without_a_fixed_size_takes_any(tmp_path):
-    nodes = [
-        node("Sigmoid", "head", "probabilities"),
-        node("Split", "head", "a b c", axis=1, split=[3, 2, 2]),
-    ]
-    path = write(tmp_path / "net.onnx", [nodes[1]], ["a", "b", "c"], dims=("N", 3, "H", "W"))
+    nodes = [node("Split", "head", "heat sizes offsets", axis=1, split=[3, 2, 2])]
+    path = write(tmp_path / "net.onnx", nodes, ["heat", "sizes", "offsets"], dims=("N", 3, "H", "W"))
     heat = CenterHeatmap(stride=8)
     detector = onnx_detector(path, heat, ("x", "y", "z"), 0.5)
     for height, width in ((64, 32), (40, 96)):
@@ -336,7 +337,8 @@ def bad(tmp_path, name):
         write(path, [node("Transpose", "pictures", "images", perm=[0, 3, 1, 2])], [], dims=(1, 3, 32, 32))
         model = helper.make_model(
             helper.make_graph(
-                [node("Relu", "images", "out")], "g",
+                [node("Relu", "images", "out")],
+                "g",
                 [helper.make_tensor_value_info("images", TensorProto.FLOAT, (1, 320, 320, 3))],
                 [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
             ),
@@ -346,15 +348,20 @@ def bad(tmp_path, name):
     elif name == "half":
         model = helper.make_model(
             helper.make_graph(
-                [node("Relu", "images", "out")], "g",
+                [node("Relu", "images", "out")],
+                "g",
                 [helper.make_tensor_value_info("images", TensorProto.FLOAT16, (1, 3, 32, 32))],
                 [helper.make_tensor_value_info("out", TensorProto.FLOAT16, None)],
             ),
             opset_imports=[helper.make_opsetid("", 11)],
         )
         onnx.save(model, str(path))
+    elif name == "in circles":
+        write(path, [node("Add", "scores head", "boxes"), node("Add", "boxes head", "scores")], ["scores", "boxes"])
     elif name == "unknown to onnx2torch":
-        write(path, [node("Det", "head", "d"), *nodes, node("Add", "boxes d", "moved")], ["scores", "moved"], constants)
+        write(path, [*nodes, node("Shrink", "boxes", "shrunk")], ["scores", "shrunk"], constants)
+    elif name == "another size":
+        write(path, nodes, ["scores", "boxes"], constants | {"flat": np.array([1, K + 4, 16])})
     else:
         write(path, nodes, ["scores", "boxes"], constants)
     return path
@@ -368,6 +375,7 @@ def bad(tmp_path, name):
         ("two inputs", {}, "one input, the images"),
         ("channels last", {}, "(1, 320, 320, 3)"),
         ("half", {}, "float32 input"),
+        ("in circles", {}, "onnxruntime can run"),
         ("unknown to onnx2torch", {}, "white_box=False"),
         ("good", {"resize": None}, "how images reach the network's size of 32x32"),
         ("good", {"decoder": "ssd"}, "takes Outputs"),
@@ -375,7 +383,7 @@ def bad(tmp_path, name):
         ("good", {"decoder": AnchorGrid(strides=(8,), min_sizes=((9, 12),))}, "32 anchors"),
         ("good", {"score_threshold": 2}, "from 0 to 1"),
         ("good", {"swap": True}, "swap"),
-        ("good", {"input_size": (64, 64)}, "a graph that"),
+        ("another size", {"input_size": (64, 64)}, "a graph that runs on input of shape (1, 3, 64, 64)"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_sentence(tmp_path, name, arguments, words):

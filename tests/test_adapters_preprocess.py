@@ -74,7 +74,10 @@ def test_the_range_is_the_networks(channels, scale, mean, std):
     inputs, geometry = Preprocess(channels=channels, scale=scale, mean=mean, std=std)(image)
     array = image[0].double().numpy()
     array = array[::-1] if channels == "bgr" else array
-    column = lambda v: np.broadcast_to(np.asarray(v, float), 3)[:, None, None]
+
+    def column(v):
+        return np.broadcast_to(np.asarray(v, float), 3)[:, None, None]
+
     np.testing.assert_allclose(inputs[0].numpy(), (array * scale - column(mean)) / column(std), rtol=1e-5, atol=1e-4)
     boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     assert torch.equal(geometry.back(boxes), boxes)

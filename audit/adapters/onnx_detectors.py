@@ -138,7 +138,7 @@ class _Session:
     def __init__(self, model: Any, batch: int | None, device: torch.device) -> None:
         runtime = package("onnxruntime")
         options = runtime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong comes as an exception
         # as many threads as torch was given, and none that spins while torch works
         options.intra_op_num_threads = torch.get_num_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -152,7 +152,15 @@ class _Session:
         self._batch = batch
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = self._session.run(None, {self._input: images.detach().float().cpu().numpy()})
+        try:
+            found = self._session.run(None, {self._input: images.detach().float().cpu().numpy()})
+        except Exception as error:  # noqa: BLE001 - as above
+            refuse(
+                "ONNX file",
+                f"a graph that runs on input of shape {tuple(images.shape)}",
+                str(error).splitlines()[0],
+                "give the input_size that it was exported for",
+            )
         return tuple(torch.from_numpy(o).to(images.device) for o in found)
 
     def one_by_one(self, images: Tensor) -> tuple[Tensor, ...]:

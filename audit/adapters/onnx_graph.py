@@ -166,6 +166,7 @@ def _outputs(model: Any, *, strip: bool) -> tuple[frozenset[str], ...]:
         if name in moved:
             return moved[name], seen[name]
         node, new, kinds = maker.get(name), name, frozenset[str]()
+        moved[name], seen[name] = new, kinds  # ends the walk where a broken file goes in circles
         if node is not None and node.op_type in ACTIVATIONS:
             new, kinds = node.input[0], frozenset((node.op_type,))
         elif node is not None and node.op_type in MOVES | PICKS:
@@ -202,6 +203,7 @@ def _prune(graph: Any) -> None:
     """Keep the nodes that an output needs, in an order in which each comes after its inputs."""
     maker = {name: node for node in graph.node for name in node.output}
     placed: dict[int, Any] = {}
+    opened: set[int] = set()
     for output in graph.output:
         stack = [(output.name, False)]
         while stack:
@@ -211,7 +213,8 @@ def _prune(graph: Any) -> None:
                 continue
             if ready:
                 placed[id(node)] = node
-            else:
+            elif id(node) not in opened:
+                opened.add(id(node))
                 stack.append((name, True))
                 stack.extend((n, False) for n in node.input)
     keep = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from audit.data.scenes import Scenes
 from audit.errors import DataError
 from audit.execution import Execution
 from probes.detection.patch import Patch
-from probes.geometry import Placement
+from probes.geometry import TOP, Placement
 from probes.probe import Access, Progress, digest, generator, with_objects
 
 Picture = str | Path | NDArray[np.uint8]
@@ -28,10 +29,10 @@ Picture = str | Path | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class _Unoptimised:
+class _Unoptimised(ABC):
     """Base: a picture of ``size``×``size`` texels, placed as the trained patch is."""
 
-    placement: Placement = Placement()
+    placement: Placement = TOP
     size: int = 64
 
     goal: ClassVar[str] = "Hide the object by covering a part of it"
@@ -58,9 +59,9 @@ class _Unoptimised:
             "size": self.size,
         }
 
+    @abstractmethod
     def pixels(self, scenes: Scenes, seed: int) -> Tensor:
         """uint8 (3, size, size)."""
-        raise TypeError(f"{type(self).__name__} has no picture")
 
     def craft(
         self,

@@ -15,6 +15,7 @@ works on log-odds: through a score that is close to one no gradient comes back.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, get_args
@@ -79,7 +80,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Objective:
+class Objective(ABC):
     """Base of the four: which candidates, and how their log-odds become a loss.
 
     Args:
@@ -128,9 +129,9 @@ class Objective:
         """The log-odds above which a candidate is attacked, for an owner's threshold (a score)."""
         return min(_logit(self.score), _logit(threshold) - self.margin)
 
+    @abstractmethod
     def select(self, candidates: Candidates, targets: Targets, threshold: float) -> Selection:
         """The attacked candidates, from detached values."""
-        raise TypeError(f"{self.name} does not say which candidates it attacks")
 
     def weights(self, z: Tensor) -> Tensor:
         """(S,) weight of each selected candidate with log-odds ``z``, without gradient."""
@@ -220,7 +221,7 @@ class PatchScoreFocal(PatchScore):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PatchCombination(Objective):
-    """D4: candidates above the floor that lie on a true box (IoU > ``iou_box``) or on the patch (IoU > ``iou_patch``)."""
+    """D4: candidates above the floor on a true box (IoU > ``iou_box``) or on the patch (IoU > ``iou_patch``)."""
 
     iou_box: float = 0.3
     iou_patch: float = 0.3
@@ -235,7 +236,9 @@ class PatchCombination(Objective):
         return Selection(image[on], candidate[on], label[on])
 
 
-OBJECTIVES: tuple[Objective, ...] = (PatchIoU(), PatchScore(), PatchScoreFocal(), PatchCombination())
+PATCH_IOU = PatchIoU()
+
+OBJECTIVES: tuple[Objective, ...] = (PATCH_IOU, PatchScore(), PatchScoreFocal(), PatchCombination())
 """The four with their default settings."""
 
 

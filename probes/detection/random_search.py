@@ -20,7 +20,7 @@ from audit.data.scenes import Scenes
 from audit.execution import Execution
 from probes.detection.craftset import CraftSet, Placed
 from probes.detection.patch import Patch
-from probes.geometry import Placement, place
+from probes.geometry import TOP, Placement, place
 from probes.probe import Access, Progress, frozen, generator
 
 MATCH_IOU = 0.5
@@ -31,13 +31,13 @@ ROUNDS = 25
 def best_scores(found: Sequence[Detections], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
     """(ΣK,) score of the best detection of the right class on each box, IoU >= 0.5; 0 where there is none."""
     out = []
-    for d, box, label in zip(found, boxes, labels, strict=True):
-        box, label = box.cpu().float(), label.cpu()
+    for d, on_device, label in zip(found, boxes, labels, strict=True):
+        box = on_device.cpu().float()
         low = torch.maximum(box[:, None, :2], d.boxes[None, :, :2])
         high = torch.minimum(box[:, None, 2:], d.boxes[None, :, 2:])
         inter = (high - low).clamp(min=0).prod(-1)
         area = (box[:, 2:] - box[:, :2]).prod(-1)[:, None] + (d.boxes[:, 2:] - d.boxes[:, :2]).clamp(min=0).prod(-1)
-        on = (inter / (area - inter).clamp(min=1e-9) >= MATCH_IOU) & (label[:, None] == d.labels)
+        on = (inter / (area - inter).clamp(min=1e-9) >= MATCH_IOU) & (label.cpu()[:, None] == d.labels)
         score = torch.where(on, d.scores.float(), torch.zeros(()))
         out.append(torch.cat([score, torch.zeros(len(box), 1)], 1).amax(1))
     return torch.cat(out) if out else torch.zeros(0)
@@ -94,7 +94,7 @@ class RandomSearchPatch:
     mean log-odds of the best score on each true box.
     """
 
-    placement: Placement = Placement()
+    placement: Placement = TOP
     size: int = 64
 
     goal: ClassVar[str] = "Hide the object from the detector with one printed patch that works on every object"
@@ -138,7 +138,6 @@ class RandomSearchPatch:
         """
         craft = CraftSet(scenes, self.placement, execution, batch=budget.batch, seed=seed)
         stream = generator("random search", seed)
-        start = stripes(self.size, stream)
 
         def loss(pixels: Tensor, turn: int) -> float:
             if progress:
@@ -147,7 +146,10 @@ class RandomSearchPatch:
             return log_odds(scores_under(detector, group, pixels, execution))
 
         with frozen(detector):
-            pixels, curve = search(start, loss, budget.queries, stream)
+            plain = {float(loss(p, 0)): p for p in reversed(starts(self.size, stream)[: budget.queries])}
+            lowest = min(plain)
+            pixels, curve = search(plain[lowest], loss, budget.queries - len(plain), stream)
+            curve = [lowest] * len(plain) + curve
         if progress:
             progress(1.0, self.name)
         return Patch(
@@ -157,6 +159,12 @@ class RandomSearchPatch:
             self.spec() | {"seed": seed, "budget": [budget.queries, budget.batch]},
             history={"query": [float(i + 1) for i in range(len(curve))], "loss": curve},
         )
+
+
+def starts(size: int, stream: torch.Generator) -> list[Tensor]:
+    """Where a search may begin: stripes, and each corner of the colour cube as a plain patch."""
+    corners = torch.tensor([[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)], dtype=torch.uint8)
+    return [stripes(size, stream), *(c[:, None, None].expand(3, size, size).contiguous() for c in corners)]
 
 
 def stripes(size: int, stream: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,10 @@ def examine(
     sample = Sample(detector, craft.group(0), objective, craft.execution)
     first, dead, images = _gradient(sample, start)
     second, *_ = _gradient(sample, start)
-    return [
-        diagnostics.gradient_zero_steps(course.zero, course.broken, len(course.loss)),
+    found = [
+        diagnostics.gradient_zero_steps(
+            course.zero, course.broken, len(course.loss), settled=_settled(sample, course, patch, queries, seed)
+        ),
         diagnostics.gradient_zero_images(dead, images),
         diagnostics.gradients_agree(_cosine(first, second)),
         diagnostics.gradient_predicts(_predicted(sample, start, first)),
@@ -75,6 +78,7 @@ def examine(
         _without_gradients(sample, craft, patch, start, queries, seed),
         diagnostics.unbounded_succeeds(_unbounded(sample, patch, craft, seed)),
     ]
+    return diagnostics.excuse_silence(found, _response(sample, [patch.pixels, start, *_plain(patch)]))
 
 
 def _on_boxes(candidates: Candidates, targets: Targets, least: float) -> tuple[Tensor, Tensor]:
@@ -168,6 +172,38 @@ def _difference(sample: Sample, pixels: Tensor) -> float:
                 one, two = (sample.detector.candidates(images).logits.float().sigmoid() for _ in range(2))
             worst = max(worst, float((one - two).abs().max()) if one.shape == two.shape else 1.0)
     return worst if math.isfinite(worst) else 1.0
+
+
+def _response(sample: Sample, patches: Sequence[Tensor]) -> float:
+    """Largest change of a candidate's log-odds between patches; infinite where candidates come and go."""
+    worst = 0.0
+    with torch.inference_mode():
+        for part in sample.parts:
+            seen: list[Tensor] = []
+            for pixels in patches:
+                value = pixels.to(sample.execution.device).float() / 255
+                with sample.execution.autocast():
+                    seen.append(sample.detector.candidates(place(part.images, value, part.where)).logits.float())
+            if any(s.shape != seen[0].shape for s in seen):
+                return math.inf
+            worst = max([worst, *(float((s - seen[0]).abs().max()) for s in seen[1:])])
+    return worst if math.isfinite(worst) else math.inf
+
+
+def _plain(patch: Patch) -> list[Tensor]:
+    """Black, white and grey of the patch's size."""
+    return [torch.full_like(patch.pixels, level) for level in (0, 128, 255)]
+
+
+def _settled(sample: Sample, course: Course, patch: Patch, queries: int, seed: int) -> bool:
+    """Whether random changes of the trained patch find nothing better; asked only where gradients were zero."""
+    if not course.zero or not queries:
+        return False
+
+    _, curve = search(
+        patch.pixels, lambda pixels, _: sample.height(pixels), queries, generator("soundness settled", seed)
+    )
+    return curve[0] - min(curve) <= diagnostics.SETTLED * curve[0]
 
 
 def _without_gradients(

@@ -16,11 +16,11 @@ from audit.errors import ModelError
 from audit.execution import Execution
 from probes.detection.controls import Picture, read_picture, resized
 from probes.detection.craftset import CraftSet, Placed, height_under
-from probes.detection.objectives import Objective, PatchIoU
+from probes.detection.objectives import PATCH_IOU, Objective
 from probes.detection.patch import Patch
 from probes.detection.soundness import examine
-from probes.geometry import Placement, place
-from probes.optimisers import Descent, Steps
+from probes.geometry import TOP, Placement, place
+from probes.optimisers import STEPS, Descent, Steps
 from probes.probe import Access, Progress, digest, frozen, generator
 
 CHECK_IMAGES = 32
@@ -69,11 +69,11 @@ class UniversalPatch:
         steps: how the patch moves; how often is the budget's part.
     """
 
-    objective: Objective = PatchIoU()
-    placement: Placement = Placement()
+    objective: Objective = PATCH_IOU
+    placement: Placement = TOP
     size: int = 64
     init: Picture = "noise"
-    steps: Steps = Steps()
+    steps: Steps = STEPS
 
     goal: ClassVar[str] = "Hide the object from the detector with one printed patch that works on every object"
     threat: ClassVar[str] = "Somebody who holds the model file and wears a print made with it"
