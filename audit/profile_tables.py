@@ -24,6 +24,8 @@ class DataTable(_Table):
         craft_share: share of the groups that probes craft on. min_side: smaller objects (shorter side, px) are ignored.
         targets: classes under attack; all that model and data share where not given. delta: the strict score threshold
             beside the owner's. match_iou: overlap from which a detection counts as the object.
+        object_mm: (width, height) of a real object in millimetres, for the patch's print size; an adult's face, 150 by
+            200, where the data has faces and nothing is given.
         self_label_confidence: score from which the model's own clean detections serve as labels.
     """
 
@@ -32,6 +34,7 @@ class DataTable(_Table):
     targets: list[str] | None = None
     delta: Between = 0.99
     match_iou: Between = 0.5
+    object_mm: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] | None = None
     self_label_confidence: Between = 0.8
 
 

@@ -159,7 +159,7 @@ class Recorder:
         from reports.terminal import summary
 
         terminal = terminalreporter._tw  # noqa: SLF001 there is no public way to the terminal's file
-        console = Console(file=terminal._file, width=max(80, terminal.fullwidth), force_terminal=terminal.hasmarkup)  # noqa: SLF001
+        console = Console(file=terminal._file, width=max(100, terminal.fullwidth), force_terminal=terminal.hasmarkup)  # noqa: SLF001
         terminalreporter.section("assay")
         if self.finished:
             terminalreporter.write_line(f"{len(self.finished)} finished controls were taken up from the journal")

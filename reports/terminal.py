@@ -48,7 +48,8 @@ class _Summary:
         if controls:
             yield _table(controls, plain=plain)
         for c in controls:
-            if c.verdict not in {"pass", "not_applicable"} and c.reason:
+            # A failure's reason is its number, which the table holds; these verdicts need a sentence.
+            if c.verdict in {"error", "inconclusive", "waived"} and c.reason:
                 line = Text("  ")
                 line.append(_clean(c.id, plain=plain), style="bold")
                 line.append(f"  {_clean(c.reason, plain=plain)}")
@@ -76,7 +77,7 @@ def _panel(report: Report, *, plain: bool) -> Panel:
 def _table(controls: list[Control], *, plain: bool) -> Table:
     table = Table(box=box.ASCII if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("Verdict", no_wrap=True)
-    table.add_column("Control", overflow="fold")
+    table.add_column("Control", overflow="fold", min_width=30)
     table.add_column("Measured", no_wrap=True)
     table.add_column("Limit", no_wrap=True, justify="right")
     table.add_column("n", no_wrap=True, justify="right")

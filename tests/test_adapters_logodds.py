@@ -106,7 +106,22 @@ def test_a_gradient_is_left_where_the_probability_is_one(size):
     assert float(torch.softmax(x.detach(), 0)[0]) == 1
     (gradient,) = torch.autograd.grad(logodds.from_softmax(x)[0], x)
     torch.testing.assert_close(gradient, torch.tensor([1.0, -0.5, -0.5]))
+
+
+@pytest.mark.parametrize("size", [30.0, 60.0, 80.0])
+@pytest.mark.parametrize("function", [logodds.from_product, logodds.from_root_product])
+def test_a_gradient_is_left_where_the_product_is_one(function, size):
     a = torch.tensor([size, size], requires_grad=True)
-    for function in (logodds.from_product, logodds.from_root_product):
-        (gradient,) = torch.autograd.grad(function(a[0], a[1]), a)
-        torch.testing.assert_close(gradient, torch.tensor([0.5, 0.5]))
+    (gradient,) = torch.autograd.grad(function(a[0], a[1]), a)
+    torch.testing.assert_close(gradient, torch.tensor([0.5, 0.5]))
+
+
+@pytest.mark.parametrize("function", [logodds.from_product, logodds.from_root_product])
+def test_beyond_every_float_it_stays_finite(function):
+    a = torch.tensor([300.0, 300.0, -300.0], requires_grad=True)
+    found = function(a, a.detach())
+    (gradient,) = torch.autograd.grad(found.sum(), a)
+    assert found.isfinite().all()
+    assert gradient.isfinite().all()
+    assert found[0] > 80
+    assert found[2] < -200

@@ -147,10 +147,11 @@ def test_two_gradients_agree_and_the_weights_stay(tmp_path):
     assert not any(p.requires_grad for p in detector.module.parameters())
 
 
-def test_a_black_box_shows_no_candidates_and_says_the_same(tmp_path):
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_a_black_box_shows_no_candidates_and_says_the_same(tmp_path, resize):
     nodes, constants = split_nodes(11)
     path = write(tmp_path / "net.onnx", nodes, ["scores", "boxes"], constants)
-    white, black = (onnx_detector(path, PIXELS, ("a", "b"), 0.5, resize="stretch", white_box=w) for w in (True, False))
+    white, black = (onnx_detector(path, PIXELS, ("a", "b"), 0.5, resize=resize, white_box=w) for w in (True, False))
     assert isinstance(black, Detector)
     assert not isinstance(black, WhiteBoxDetector)
     assert not hasattr(black, "candidates")
@@ -161,6 +162,8 @@ def test_a_black_box_shows_no_candidates_and_says_the_same(tmp_path):
         torch.testing.assert_close(w.boxes, b.boxes, atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(w.scores, b.scores, atol=1e-4, rtol=1e-4)
         assert torch.equal(w.labels, b.labels)
+        assert len(b.boxes) > 0
+        assert b.boxes[:, 2].max() <= 20
 
 
 @pytest.mark.parametrize("white_box", [True, False])

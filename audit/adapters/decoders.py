@@ -120,8 +120,9 @@ class AnchorGrid:
                 f"{t.shape[1]} in the outputs",
                 "check strides and min_sizes against the network's own",
             )
-        centre = priors[:, :2] + t[..., :2] * self.variances[0] * priors[:, 2:]
-        half = priors[:, 2:] * torch.exp(t[..., 2:] * self.variances[1]) / 2
+        xy, wh = t.chunk(2, -1)
+        centre = priors[:, :2] + xy * self.variances[0] * priors[:, 2:]
+        half = priors[:, 2:] * torch.exp(wh * self.variances[1]) / 2
         return torch.cat((centre - half, centre + half), -1) * pixels
 
     def _grid(self, size: tuple[int, int]) -> Tensor:
@@ -193,13 +194,14 @@ class Yolo:
                 f"{t.shape[-1]}",
                 "check objectness and numbers_first",
             )
-        return self._decoded(t[..., :4], outputs.size), self._logits(t, first)
+        # one split, since each slice would fill a tensor of t's size with zeros in the backward pass
+        boxes, objectness, scores = torch.split(t, [4, first - 4, t.shape[-1] - first], -1)
+        return self._decoded(boxes, outputs.size), self._logits(objectness, scores)
 
-    def _logits(self, t: Tensor, first: int) -> Tensor:
-        scores = t[..., first:]
+    def _logits(self, objectness: Tensor, scores: Tensor) -> Tensor:
         if self.scores == "probability":
-            return logodds.from_probability(scores.double() * t[..., 4:5].double() if self.objectness else scores)
-        return logodds.from_product(t[..., 4:5], scores) if self.objectness else scores
+            return logodds.from_probability(scores.double() * objectness.double() if self.objectness else scores)
+        return logodds.from_product(objectness, scores) if self.objectness else scores
 
     def _decoded(self, t: Tensor, size: tuple[int, int]) -> Tensor:
         if self.boxes != "decoded":
@@ -212,12 +214,14 @@ class Yolo:
                     "check strides and anchors against the network's own",
                 )
             if self.boxes == "yolox":
-                t = torch.cat(((t[..., :2] + cell) * stride, t[..., 2:].exp() * stride), -1)
+                xy, wh = t.chunk(2, -1)
+                centre, sides = (xy + cell) * stride, wh.exp() * stride
             else:
-                s = t.sigmoid() * 2
-                t = torch.cat(((s[..., :2] - 0.5 + cell) * stride, s[..., 2:] ** 2 * anchor), -1)
-        half = t[..., 2:] / 2
-        return torch.cat((t[..., :2] - half, t[..., :2] + half), -1)
+                xy, wh = (t.sigmoid() * 2).chunk(2, -1)
+                centre, sides = (xy - 0.5 + cell) * stride, wh**2 * anchor
+        else:
+            centre, sides = t.chunk(2, -1)
+        return torch.cat((centre - sides / 2, centre + sides / 2), -1)
 
     def _grid(self, size: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Per candidate: its cell (A, 2), stride (A, 1) and anchor (A, 2); in order anchor, row, column."""

@@ -39,8 +39,12 @@ def from_softmax(logits: Tensor, dim: int = -1) -> Tensor:
 
 
 def from_product(a: Tensor, b: Tensor) -> Tensor:
-    """Log-odds of ``sigmoid(a) * sigmoid(b)``: ``-logsumexp(-a, -b, -(a + b))``. Shapes broadcast."""
-    return -torch.logaddexp(torch.logaddexp(-a, -b), -(a + b))
+    """Log-odds of ``sigmoid(a) * sigmoid(b)``: ``-log(exp(s) - 1)`` with ``s = softplus(-a) + softplus(-b) = -log p``.
+
+    Shapes broadcast. Exact where a or b is below 85; beyond, where 1 - p underflows in float32, constant.
+    """
+    s = (F.softplus(-a) + F.softplus(-b)).clamp(min=torch.finfo(a.dtype).tiny)
+    return -(s + torch.log(-torch.expm1(-s)))
 
 
 def from_root_product(a: Tensor, b: Tensor) -> Tensor:

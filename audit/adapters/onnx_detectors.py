@@ -90,7 +90,7 @@ def onnx_detector(
     boxes, logits, _ = decode(expected, (probe.shape[2], probe.shape[3]))
     _, logits = as_candidates(boxes, logits, len(probe), len(names))
     _check_activation(decoder, graph, logits)
-    common = (names, threshold, None, (*graph.files, *readable(files)), before, after)
+    sources = (*graph.files, *readable(files))
     if not white_box:
         session = _Session(batch_free(graph.model, graph.batch), graph.batch, place)
         run: Run = session if _agree(session, probe, expected) else reference.one_by_one
@@ -99,16 +99,24 @@ def onnx_detector(
             height, width = inputs.shape[-2:]
             boxes, logits, keep = decode(run(inputs), (height, width))
             boxes, logits = as_candidates(boxes, logits, len(inputs), len(names))
-            return [clipped(d, height, width) for d in after(boxes, logits, keep)]
+            return after(boxes, logits, keep)
 
-        return CallableDetector(*common, detect)
+        return _Runtime(names, threshold, None, sources, before, after, detect)
     module = _torch_copy(Path(path), graph, probe, expected).to(place)
 
     def candidates(inputs: Tensor) -> Any:
         boxes, logits, keep = decode(module(inputs), (inputs.shape[-2], inputs.shape[-1]))
         return (boxes, logits) if keep is None else (boxes, logits, keep)
 
-    return WhiteBoxCallable(names, threshold, frozen(module), *common[3:], None, candidates)
+    return WhiteBoxCallable(names, threshold, frozen(module), sources, before, after, None, candidates)
+
+
+class _Runtime(CallableDetector):
+    """Detections from onnxruntime, cut off at the image's edge as the torch copy's are."""
+
+    def __call__(self, images: Tensor) -> list[Detections]:
+        height, width = images.shape[-2:]
+        return [clipped(d, height, width) for d in super().__call__(images)]
 
 
 class OnnxModule(nn.Module):

@@ -228,6 +228,14 @@ _VIEWS: tuple[tuple[type[nn.Module], type[View]], ...] = (
 
 def _columns(net: Any) -> int:
     if isinstance(net, FasterRCNN):
-        return int(net.roi_heads.box_predictor.cls_score.out_features)
+        score = getattr(net.roi_heads.box_predictor, "cls_score", None)
+        if not isinstance(score, nn.Linear):
+            refuse(
+                "torchvision_detector",
+                "a box predictor with cls_score, as torchvision's has",
+                type(net.roi_heads.box_predictor).__name__,
+                "use callable_detector and hand in its candidates yourself",
+            )
+        return score.out_features
     head = net.head.classification_head
     return int(head.num_columns if isinstance(net, SSD) else head.num_classes)

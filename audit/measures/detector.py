@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
+
 from audit.contracts import Detector, Perturbation
 from audit.data.scenes import Scenes
 from audit.measures.curves import BETAS, af_beta, average_precision, f_curve
@@ -18,6 +20,8 @@ from audit.trial import Trial
 if TYPE_CHECKING:
     from audit.session import AuditSession
 
+FACE_MM = [150.0, 200.0]
+"""Width and height of an adult's face as a box takes it in, in millimetres."""
 SUBSETS = ("easy", "medium", "hard")
 WEAKER = 0.05
 """A trained patch that keeps this much more recall than an unoptimised one has not been trained well."""
@@ -76,7 +80,7 @@ class DetectorMeasure:
             self.trial.curves.append(f_curve(lines, beta, mark=t, mark_label="owner's threshold"))
         if others:
             self._compare_with_unoptimised(clean, patched, others, t)
-        self._tell(patch)
+        self._tell(detector, patch)
         self.trial.evidence += picture_patches(self.session.evidence, patch, beside or {})
         self.trial.evidence += picture_cases(
             self.session.evidence, clean, patched, patch, t, kept_per_image(clean.matches, patched.matches, t)
@@ -103,7 +107,7 @@ class DetectorMeasure:
             self._condition(name, share, "Unoptimised patches found as objects")
         self._standing("clean", clean, t)
         self._standing("patched", patched, t)
-        self._tell(patch)
+        self._tell(detector, patch)
         self.trial.evidence += picture_patches(self.session.evidence, patch, beside or {})
         shares = [float((g < t).mean()) if len(g) else None for g in patched.ghosts]
         self.trial.evidence += picture_cases(self.session.evidence, clean, patched, patch, t, shares)
@@ -194,6 +198,13 @@ class DetectorMeasure:
             )
         )
 
-    def _tell(self, patch: Perturbation) -> None:
+    def _tell(self, detector: Detector, patch: Perturbation) -> None:
+        size = self.session.profile.data.object_mm
+        if size is None and any(c.lower() == "face" for c in detector.classes):
+            size = FACE_MM
+        if size is not None:
+            region = patch.regions(torch.tensor([[0.0, 0.0, *size]]), (round(size[1]), round(size[0])))[0]
+            self.trial.details["print_mm"] = round(float(region[2] - region[0]), 1)
+            self.trial.details["object_mm"] = list(size)
         self.trial.constraint = patch.constraint.describe()
         self.trial.protocol["perturbation"] = patch.identity
