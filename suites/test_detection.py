@@ -115,7 +115,7 @@ def test_patch_is_no_object(variant, detector, scenes, craft, beside, measure):
     threat=f"{WORN}, worn where it happens to sit",
     remediation=HARDEN,
 )
-def test_patch_elsewhere(variant, detector, scenes, craft, beside, measure):
+def test_patch_elsewhere(variant, detector, scenes, craft, measure):
     patch = craft(strongest(detector), detector, scenes.craft)
     measure.recall(detector, scenes.held_out, patch.with_placement(replace(patch.placement, position=variant)))
 

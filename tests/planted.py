@@ -2,8 +2,8 @@
 
 An object is a red square of 48 px on grey ground. The detector slides a window of 48 px and takes the mean redness
 r − (g + b)/2 of it. An object has mean redness 0.6. A patch with α = 0.5 covers a quarter of it: an ordinary one leaves
-about 0.45, a cyan one (redness −1) only 0.2. The threshold stands at 0.3, so the plain detector is weak to a trained patch
-and to no ordinary one.
+about 0.45, a cyan one (redness −1) only 0.2. The threshold stands at 0.3, so the plain detector is weak to a trained
+patch and to no ordinary one.
 """
 
 from __future__ import annotations

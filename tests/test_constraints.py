@@ -72,7 +72,9 @@ def only(found, words):
 def test_finds_a_leak_of_one_pixel_and_says_where():
     changed = patched()
     changed[1, 0, 7, 9] += 1e-3 if changed[1, 0, 7, 9] < 0.5 else -1e-3
-    only(PatchConstraint().violations(images(), changed, BOXES), "image 1: 1 pixels outside the patch differ, the first")
+    only(
+        PatchConstraint().violations(images(), changed, BOXES), "image 1: 1 pixels outside the patch differ, the first"
+    )
     only(PatchConstraint().violations(images(), changed, BOXES), "x=9, y=7")
 
 
@@ -116,7 +118,9 @@ def test_finds_a_part_that_was_not_removed():
 def test_finds_more_regions_than_boxes():
     changed = patched()
     changed[1, :, 2:4, 2:4] = 1 - changed[1, :, 2:4, 2:4]
-    only(PatchConstraint().violations(images(), changed, BOXES), "image 1: the changed pixels form 1 regions for 0 boxes")
+    only(
+        PatchConstraint().violations(images(), changed, BOXES), "image 1: the changed pixels form 1 regions for 0 boxes"
+    )
 
 
 def test_finds_a_changed_shape_and_missing_boxes():

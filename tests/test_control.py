@@ -45,7 +45,7 @@ class TestControl:
 
         def two(): ...
 
-        with pytest.raises(ValueError, match="'T-FOUR' is held by .*one already"):
+        with pytest.raises(ValueError, match=r"'T-FOUR' is held by .*one already"):
             control("T-FOUR", **TEXTS)(two)
 
 

@@ -1,4 +1,4 @@
-"""The whole audit tells planted subjects for what they are: weak, robust, blind to the patch, masked, random, closed."""
+"""The audit tells planted subjects for what they are: weak, robust, blind to the patch, masked, random, closed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ ROOT = Path(__file__).resolve().parents[1]
 def audit(folder: Path, kind: str, *args: str) -> tuple[int, dict, str]:
     """The suites as a process on a planted subject: exit code, report (empty where there is none), output."""
     (folder / "subject.py").write_text(model_file(kind))
-    words = ["-m", "pytest", str(ROOT / "suites"), "-p", "no:cacheprovider", "--audit-model", str(folder / "subject.py")]
+    words = [
+        "-m",
+        "pytest",
+        str(ROOT / "suites"),
+        "-p",
+        "no:cacheprovider",
+        "--audit-model",
+        str(folder / "subject.py"),
+    ]
     words += ["--audit-report", str(folder / "out"), "--audit-cache", str(folder / "cache"), *args]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
@@ -28,7 +36,9 @@ def audit(folder: Path, kind: str, *args: str) -> tuple[int, dict, str]:
 
 
 def rows(report: dict, prefix: str) -> dict[str, str]:
-    return {c["id"]: c["verdict"] for c in report["controls"] if c["id"].startswith(prefix) and c["verdict"] != "not_run"}
+    return {
+        c["id"]: c["verdict"] for c in report["controls"] if c["id"].startswith(prefix) and c["verdict"] != "not_run"
+    }
 
 
 def only(*ids: str) -> list[str]:

@@ -163,7 +163,9 @@ def test_a_model_below_what_it_declares_is_not_attacked(audit, pytester):
 
 def test_inconclusive_alone_is_10(audit, pytester):
     profile = PROFILE.replace("images = 12\nbootstrap = 100\nindicative = true", "images = 12\nbootstrap = 100")
-    (pytester.path / "own.toml").write_text(profile.replace('[controls."T-CLEAN"]\nmin = 0.7', '[controls."T-CLEAN"]\nmin = 0.95'))
+    (pytester.path / "own.toml").write_text(
+        profile.replace('[controls."T-CLEAN"]\nmin = 0.7', '[controls."T-CLEAN"]\nmin = 0.95')
+    )
     result = audit()
     assert verdicts()["T-CLEAN"] == "inconclusive", "12 images cannot show 0.95"
     assert result.ret == 10

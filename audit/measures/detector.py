@@ -14,7 +14,7 @@ from audit.measures.detection import SIZES, criterion_2, kept, kept_per_image, p
 from audit.measures.evaluation import Evaluation, evaluate
 from audit.measures.intervals import Estimate, Resampling, clopper_pearson
 from audit.measures.picturing import picture_cases, picture_patches
-from audit.record import Condition, Diagnostic
+from audit.record import Condition, Curve, Diagnostic, Series
 from audit.trial import Trial
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class DetectorMeasure:
             self.trial.curves.append(f_curve(lines, beta, mark=t, mark_label="owner's threshold"))
         if others:
             self._compare_with_unoptimised(clean, patched, others, t)
+            self.trial.curves += course(patch)
         self._tell(detector, patch)
         self.trial.evidence += picture_patches(self.session.evidence, patch, beside or {})
         self.trial.evidence += picture_cases(
@@ -208,3 +209,15 @@ class DetectorMeasure:
             self.trial.details["object_mm"] = list(size)
         self.trial.constraint = patch.constraint.describe()
         self.trial.protocol["perturbation"] = patch.identity
+
+
+def course(patch: Perturbation) -> list[Curve]:
+    """How the optimisation went, where the patch tells: loss over steps or queries, height at the checks."""
+    history: Mapping[str, list[float]] = getattr(patch, "history", {})
+    out = []
+    for x, y, label in (("step", "loss", "loss"), ("checked", "height", "height"), ("query", "loss", "loss")):
+        if history.get(x) and len(history[x]) == len(history.get(y, ())):
+            line = Series(name=label, x=history[x], y=list(history[y]))
+            unit = "queries" if x == "query" else "steps"
+            out.append(Curve(title=f"Course of the attack: {label}", x_label=unit, y_label=label, series=[line]))
+    return out

@@ -177,8 +177,8 @@ class UniversalPatch:
                 course.height.append(height)
                 if height < lowest:
                     best, lowest = pixels, height
-                if progress:
-                    progress(step / max(1, steps), f"{self.name}: height {height:.3g}")
+            if progress:
+                progress(step / max(1, steps), f"{self.name}: height {course.height[-1]:.3g}")
             if step == steps:
                 break
             gradient, loss, attacked = self.gradient(detector, next(groups), descent.value, craft.execution)
