@@ -59,7 +59,7 @@ class EvidenceStore:
         if array.dtype != np.uint8 or array.ndim not in (2, 3) or not array.size or array.shape[2:] not in ((), (3,)):
             raise ValueError(f"expected uint8 (H, W, 3) or (H, W), got {array.dtype} {array.shape}")
         data = io.BytesIO()
-        Image.fromarray(array).save(data, "PNG", optimize=True)
+        Image.fromarray(array).save(data, "PNG")
         raw = data.getvalue()
         digest = hashlib.sha256(raw).hexdigest()
         path = self.folder / "evidence" / f"{digest[:16]}.png"

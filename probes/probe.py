@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from audit import state
 from audit.budget import Budget
 from audit.contracts import Detector
 from audit.data.scenes import Scenes
@@ -82,22 +84,9 @@ def with_objects(scenes: Scenes) -> Scenes:
             got=f"{len(scenes)} images without one",
             mend="give more images, or lower the smallest object size of the profile",
         )
-    return type(scenes)(**{**{f: getattr(scenes, f) for f in scenes.__dataclass_fields__}, "scenes": chosen})
+    return replace(scenes, scenes=chosen)
 
 
-@contextmanager
-def frozen(detector: Any) -> Iterator[None]:
+def frozen(detector: Detector) -> AbstractContextManager[None]:
     """The model in evaluation mode and without weight gradients; afterwards as it was, module by module."""
-    found = [d for d in (detector, getattr(detector, "module", None)) if isinstance(d, nn.Module)]
-    modes = [(m, m.training) for net in found for m in net.modules()]
-    flags = [(p, p.requires_grad) for net in found for p in net.parameters()]
-    try:
-        for net in found:
-            net.eval()
-            net.requires_grad_(requires_grad=False)
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    return state.frozen(state.modules_of(detector))

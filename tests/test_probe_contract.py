@@ -43,7 +43,7 @@ PROBES = [
     FacePatch(),
     PicturePatch(picture=torch.arange(3 * 12 * 20, dtype=torch.uint8).reshape(12, 20, 3).numpy()),
 ]
-BUDGET = Budget("test", steps=6, batch=4, queries=8, images=12, bootstrap=100)
+BUDGET = Budget("test", steps=6, batch=4, queries=20, images=12, bootstrap=100)
 SETTINGS = {"execution": Execution(), "budget": BUDGET}
 
 
