@@ -69,7 +69,7 @@ def gradients_agree(cosine: float) -> Diagnostic:
     known = math.isfinite(cosine)
     return Diagnostic(
         name="two gradients agree",
-        value=cosine if known else None,
+        value=_plain(cosine),
         limit=AGREEMENT,
         raised=not known or cosine < AGREEMENT,
         meaning="Two identical calls gave gradients whose cosine this is; below the limit the gradient is mostly noise "
@@ -81,7 +81,7 @@ def results_agree(difference: float) -> Diagnostic:
     """Largest difference of a score between two identical runs of the model; 1 where even their number differs."""
     return Diagnostic(
         name="two runs agree",
-        value=difference,
+        value=_plain(difference),
         limit=SAME_RESULT,
         raised=not difference <= SAME_RESULT,
         meaning="The largest difference of a candidate's score between two runs on the same images; above the limit "
@@ -94,7 +94,7 @@ def gradient_predicts(ratio: float) -> Diagnostic:
     known = math.isfinite(ratio)
     return Diagnostic(
         name="gradient predicts the change",
-        value=ratio if known else None,
+        value=_plain(ratio),
         limit=DOWNHILL,
         raised=not known or ratio < DOWNHILL,
         meaning="The scores' change over a small step along the gradient, divided by the change that it foretold (1 is "
@@ -104,10 +104,10 @@ def gradient_predicts(ratio: float) -> Diagnostic:
 
 def loss_fell(start: float, best: float) -> Diagnostic:
     """Share of the height above the attack's floor that the attack took away."""
-    share = (start - best) / start if start > 0 else 1.0
+    share = (start - best) / start if start != 0 else 1.0
     return Diagnostic(
         name="loss fell",
-        value=share if math.isfinite(share) else None,
+        value=_plain(share),
         limit=FALL,
         raised=not share >= FALL,
         meaning="The share of what was to be brought down on the craft images that the attack did bring down; below "
@@ -119,13 +119,14 @@ def still_falling(checked: Sequence[int], height: Sequence[float]) -> Diagnostic
     """Share of the whole fall that came in the last tenth of the steps."""
     tenth = max((h for s, h in zip(checked, height, strict=True) if s >= 0.9 * checked[-1]), default=0.0)
     fall = height[0] - min(height)
-    late = max(0.0, tenth - height[-1]) / fall if fall > 0 else 0.0
+    late = max(0.0, tenth - height[-1]) / fall if fall != 0 else 0.0
     last = height[-1] <= min(height)
+    known = math.isfinite(late)
     return Diagnostic(
         name="best step is the last",
-        value=late if last else 0.0,
+        value=_plain(late) if last else 0.0,
         limit=LATE_FALL,
-        raised=last and late > LATE_FALL,
+        raised=last and not (known and late <= LATE_FALL),
         meaning="The share of the whole fall of the loss that came in the last tenth of the steps; above the limit "
         "more steps would have attacked better.",
     )
@@ -143,7 +144,7 @@ def query_wins(trained: float, others: dict[str, float]) -> Diagnostic:
     lead = (trained - best) / most if most > 0 else 0.0
     return Diagnostic(
         name="attack without gradients beats white-box",
-        value=lead,
+        value=_plain(lead),
         limit=QUERY_LEAD,
         raised=not lead <= QUERY_LEAD,
         meaning=f"By what share of the height the best patch made without gradients ({name}) brings the objects down "
@@ -155,7 +156,7 @@ def candidates_match(share: float) -> Diagnostic:
     """Share of the objects that the detector finds although none of its candidates on them reaches its threshold."""
     return Diagnostic(
         name="candidates match detections",
-        value=share,
+        value=_plain(share),
         limit=MISMATCH,
         raised=not share <= MISMATCH,
         meaning="The share of objects that are found although no candidate says so; above the limit the candidates "
@@ -167,7 +168,7 @@ def unbounded_succeeds(found: float) -> Diagnostic:
     """Share of the objects still found where a patch covers them whole."""
     return Diagnostic(
         name="unbounded patch succeeds",
-        value=found,
+        value=_plain(found),
         limit=UNBOUNDED,
         raised=not found <= UNBOUNDED,
         meaning="The share of objects still found with a patch over the whole of them; above the limit the boxes do "
@@ -188,7 +189,7 @@ def excuse_silence(found: Sequence[Diagnostic], response: float) -> list[Diagnos
     silent = response <= NO_RESPONSE
     told = Diagnostic(
         name="answers depend on the patch",
-        value=response if math.isfinite(response) else None,
+        value=_plain(response),
         limit=NO_RESPONSE,
         raised=False,
         meaning="The largest change of a candidate's log-odds between quite different patches (none: candidates come "
@@ -196,6 +197,11 @@ def excuse_silence(found: Sequence[Diagnostic], response: float) -> list[Diagnos
     )
     excused = {d.name for d in found if silent and d.name in _OF_GRADIENTS}
     return [told, *(d.model_copy(update={"raised": d.raised and d.name not in excused}) for d in found)]
+
+
+def _plain(value: float) -> float | None:
+    """The number, or None where there is none: the record knows neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 _OF_GRADIENTS = {

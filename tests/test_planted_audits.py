@@ -85,3 +85,36 @@ def test_without_candidates_it_is_attacked_by_queries_and_the_report_says_so(tmp
     ran = [c for c in report["controls"] if c["verdict"] != "not_run"]
     assert {c["access"] for c in ran} == {"query"}
     assert all(c["measure"]["value"] < 0.8 for c in ran), "queries alone find the weakness"
+
+
+def numbers(report: dict) -> dict[str, dict]:
+    keep = ("measure", "conditions", "curves", "diagnostics", "protocol_sha256", "seed", "verdict", "reason")
+    return {c["id"]: {k: c[k] for k in keep} for c in report["controls"] if c["verdict"] != "not_run"}
+
+
+def test_same_seed_same_numbers_serially_in_parallel_reordered_and_alone(tmp_path):
+    ids = only("DET-CONTROL", "DET-PATCH-WB", "DET-PATCH-GHOST/patch-iou", "DET-QUERY")
+    seen = {}
+    suite = f"{ROOT}/suites/test_detection.py"
+    turned = [f"{suite}::{name}" for name in ("test_patch_by_queries", "test_patch_is_no_object", "test_trained_patch")]
+    runs = {
+        "serial": ids,
+        "parallel": [*ids, "-n", "2"],
+        "reordered": [*ids, "--deselect", f"{suite}::test_unoptimised_patch", *turned],
+        "alone": only("DET-PATCH-GHOST/patch-iou"),
+        "other seed": [*only("DET-PATCH-GHOST/patch-iou"), "--audit-seed", "1"],
+    }
+    for name, args in runs.items():
+        folder = tmp_path / name.replace(" ", "-")
+        folder.mkdir()
+        _, report, out = audit(folder, "Red", *args)
+        assert report, out
+        seen[name] = numbers(report)
+    assert len(seen["serial"]) == 9
+    assert seen["parallel"] == seen["serial"]
+    assert seen["alone"]
+    for name in ("reordered", "alone"):
+        assert seen[name] == {id: row for id, row in seen["serial"].items() if id in seen[name]}
+    one = "DET-PATCH-GHOST/patch-iou"
+    assert seen["other seed"][one]["seed"] != seen["serial"][one]["seed"]
+    assert seen["other seed"][one]["protocol_sha256"] != seen["serial"][one]["protocol_sha256"]

@@ -95,8 +95,8 @@ def test_it_is_deterministic_by_seed(probe, crafted, scenes):
     assert again.identity == crafted.identity
     torch.manual_seed(99)  # no global stream has a say
     assert probe.craft(planted.Red(), scenes, seed=7, **SETTINGS).identity == crafted.identity
-    random = isinstance(probe, UniversalPatch | RandomSearchPatch | NoisePatch)
-    if random and getattr(probe, "init", "noise") == "noise":
+    # A random search finds the best plain colour of this detector on every seed.
+    if isinstance(probe, UniversalPatch | NoisePatch) and getattr(probe, "init", "noise") == "noise":
         assert probe.craft(planted.Red(), scenes, seed=8, **SETTINGS).identity != crafted.identity
 
 

@@ -129,13 +129,13 @@ def from_xywh(values: object) -> Box:
 
 
 def inside(root: Path, name: str) -> Path | None:
-    """``root / name``, or None where the name is absolute or climbs out of ``root``.
+    """``root / name``, or None where the name is absolute, names ``root`` itself or climbs out of ``root``.
 
     By the name alone: a symbolic link that the owner laid inside the folder may lead where it likes.
     """
     base = os.path.normpath(root)
     path = os.path.normpath(os.path.join(base, name))  # noqa: PTH118  Path would not resolve the dots without the disk
-    if name.strip() in {"", "."} or os.path.isabs(name) or not Path(path).is_relative_to(base):  # noqa: PTH117
+    if not name.strip() or os.path.isabs(name) or path == base or not Path(path).is_relative_to(base):  # noqa: PTH117
         return None
     return Path(path)
 

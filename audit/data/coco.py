@@ -16,9 +16,9 @@ from audit.errors import DataError
 def read_coco(path: Path, *, images: Path | None = None, progress: Progress | None = None) -> Scenes:
     """Scenes of a COCO JSON file.
 
-    ``bbox`` is left, top, width, height in px. ``iscrowd`` (or ``ignore``) makes an object ignored. Every image that
-    the file lists is a scene, with objects or without. An image whose upright size is not the ``width`` and ``height``
-    that the file gives is left out: its boxes would not fit.
+    ``bbox`` is left, top, width, height in px. ``iscrowd`` (or ``ignore``) makes an object ignored; crowds form the
+    subset ``crowd``. Every image that the file lists is a scene, with objects or without. An image whose upright size
+    is not the ``width`` and ``height`` that the file gives is left out: its boxes would not fit.
 
     Args:
         images: folder that ``file_name`` starts from; without it the usual places beside the file are tried.
@@ -61,6 +61,7 @@ def from_tables(
             labels=[_label(a, index) for a in objects[key]],
             ignore=[bool(a.get("iscrowd")) or bool(a.get("ignore")) for a in objects[key]],
             size=_size(image),
+            subsets={"crowd": [bool(a.get("iscrowd")) for a in objects[key]]},
         )
         for key, image in files.items()
     ]

@@ -130,7 +130,7 @@ class Scenes(Sequence[Scene]):
         return replace(self, scenes=tuple(sorted(order[:limit], key=lambda s: s.id)))
 
     def for_classes(self, model_classes: Sequence[str], wanted: Sequence[str] | None = None) -> Scenes:
-        """The same scenes with labels as indices into ``model_classes``; other objects become ignored.
+        """The same scenes with labels as indices into ``model_classes``; other objects become ignored, with label -1.
 
         Names are compared without regard to case, spaces, hyphens and underscores.
 
@@ -154,7 +154,7 @@ class Scenes(Sequence[Scene]):
         out = []
         for s in self.scenes:
             labels = table[s.labels] if len(s.labels) else s.labels
-            out.append(replace(s, labels=labels.clamp(min=0), ignore=s.ignore | (labels < 0)))
+            out.append(replace(s, labels=labels, ignore=s.ignore | (labels < 0)))
         new = replace(self, scenes=tuple(out), classes=tuple(model_classes))
         if new.objects == 0:
             raise DataError(

@@ -13,6 +13,7 @@ from audit.contracts import WhiteBoxDetector
 from audit.data.scenes import Scene, Scenes
 from audit.execution import Execution
 from probes.detection.objectives import Objective, Targets
+from probes.detection.views import VIEWS, view
 from probes.geometry import Placement, UVMap, place, uv_map
 from probes.probe import generator, with_objects
 
@@ -44,32 +45,34 @@ class CraftSet:
 
     def __init__(self, scenes: Scenes, placement: Placement, execution: Execution, *, batch: int, seed: int) -> None:
         self.scenes = with_objects(scenes)
-        self.placement, self.execution = placement, execution
+        self.placement, self.execution, self.seed = placement, execution, seed
         self.stream = generator("craft set", seed)
         self.classes = sorted({int(c) for s in self.scenes for c in s.labels[~s.ignore]})
         self.groups = self._grouped(batch)
-        pixels = sum(s.size[0] * s.size[1] for s in self.scenes)
-        self._keep = pixels * 3 * 4 <= KEEP_BYTES
-        self._ready: dict[int, tuple[Placed, ...]] = {}
+        self._ready: dict[tuple[int, int], tuple[Placed, ...]] = {}
+        self._kept = 0
 
     def steps(self, count: int) -> Iterator[tuple[Placed, ...]]:
         """``count`` groups, each epoch in a new order."""
         order: list[int] = []
-        for _ in range(count):
+        for step in range(count):
             if not order:
                 order = torch.randperm(len(self.groups), generator=self.stream).tolist()
-            yield self.group(order.pop())
+            yield self.group(order.pop(), step // len(self.groups) % VIEWS)
 
-    def group(self, index: int) -> tuple[Placed, ...]:
-        """The parts of one group."""
-        if index in self._ready:
-            return self._ready[index]
+    def group(self, index: int, variant: int = 0) -> tuple[Placed, ...]:
+        """The parts of one group; variant 0 shows the images as they are, others as ``views`` changes them."""
+        if (index, variant) in self._ready:
+            return self._ready[index, variant]
         parts: dict[tuple[int, int], list[Scene]] = defaultdict(list)
         for scene in self.groups[index]:
             parts[scene.size].append(scene)
-        ready = tuple(self._placed(part) for part in parts.values())
-        if self._keep:
-            self._ready[index] = ready
+        stream = generator("view", self.seed, index, variant) if variant else None
+        ready = tuple(self._placed(part, stream) for part in parts.values())
+        size = sum(part.images.nbytes for part in ready)
+        if self._kept + size <= KEEP_BYTES:
+            self._ready[index, variant] = ready
+            self._kept += size
         return ready
 
     def sample(self, images: int) -> Iterator[Placed]:
@@ -81,11 +84,14 @@ class CraftSet:
             yield from self.group(index)
             seen += len(self.groups[index])
 
-    def _placed(self, scenes: Sequence[Scene]) -> Placed:
+    def _placed(self, scenes: Sequence[Scene], stream: torch.Generator | None) -> Placed:
         batch = self.execution.batch(scenes)
-        where = uv_map(batch.boxes, self.placement, scenes[0].size)
-        targets = Targets.of(batch.boxes, batch.labels, self.placement, self.classes)
-        return Placed(batch.images, where, targets, batch.boxes, batch.labels)
+        images, boxes, worn = batch.images, batch.boxes, batch.boxes
+        if stream is not None:
+            images, boxes, worn = view(images, boxes, stream)
+        where = uv_map(worn, self.placement, scenes[0].size)
+        targets = Targets.of(boxes, batch.labels, self.placement, self.classes, worn=worn)
+        return Placed(images, where, targets, boxes, batch.labels)
 
     def _grouped(self, batch: int) -> list[list[Scene]]:
         """Full groups of one size first, the rest mixed; then in a random order."""

@@ -52,17 +52,26 @@ class Targets:
 
     @classmethod
     def of(
-        cls, boxes: Sequence[Tensor], labels: Sequence[Tensor], placement: Placement, classes: Sequence[int]
+        cls,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        placement: Placement,
+        classes: Sequence[int],
+        *,
+        worn: Sequence[Tensor] | None = None,
     ) -> Targets:
-        """Targets of a batch: per image boxes (K_i, 4) xyxy px and labels (K_i,); ``classes`` as indices."""
+        """Targets of a batch: per image boxes (K_i, 4) xyxy px and labels (K_i,); ``classes`` as indices.
+
+        ``worn``: the boxes that the patches are placed by, where they are not just the true ones.
+        """
         device = boxes[0].device
         counts = torch.tensor([len(b) for b in boxes], device=device)
         most = max(1, int(counts.max()))
         valid = torch.arange(most, device=device) < counts[:, None]
-        flat = torch.cat(list(boxes)).float()
+        flat, lies = torch.cat(list(boxes)).float(), torch.cat(list(boxes if worn is None else worn)).float()
         block = torch.zeros(len(boxes), most, 4, device=device)
         patches, names = block.clone(), torch.zeros(len(boxes), most, dtype=torch.long, device=device)
-        block[valid], patches[valid], names[valid] = flat, placement.regions(flat), torch.cat(list(labels))
+        block[valid], patches[valid], names[valid] = flat, placement.regions(lies), torch.cat(list(labels))
         return cls(block, patches, names, valid, torch.tensor(list(classes), device=device), int(counts.sum()))
 
 

@@ -48,12 +48,13 @@ class Course:
 
     def history(self) -> dict[str, list[float]]:
         """As named curves of plain numbers; what is not finite is left out."""
-        kept = [(i + 1, v) for i, v in enumerate(self.loss) if math.isfinite(v)]
+        steps = [(float(i + 1), v) for i, v in enumerate(self.loss) if math.isfinite(v)]
+        checks = [(float(i), v) for i, v in zip(self.checked, self.height, strict=True) if math.isfinite(v)]
         return {
-            "step": [float(i) for i, _ in kept],
-            "loss": [v for _, v in kept],
-            "checked": [float(i) for i in self.checked],
-            "height": self.height,
+            "step": [i for i, _ in steps],
+            "loss": [v for _, v in steps],
+            "checked": [i for i, _ in checks],
+            "height": [v for _, v in checks],
         }
 
 
@@ -174,7 +175,7 @@ class UniversalPatch:
                 pixels = Patch.rounded(descent.value)
                 height = self.height(detector, craft, pixels)
                 course.checked.append(step)
-                course.height.append(height)
+                course.height.append(height if math.isfinite(height) else math.inf)
                 if height < lowest:
                     best, lowest = pixels, height
             if progress:
