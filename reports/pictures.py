@@ -22,6 +22,8 @@ SCENE_PX = 256
 """Scenes are at most this wide."""
 PATCH_PX = 512
 """Patches and unoptimised controls are the object of the audit: they keep their pixels up to this width."""
+_QUALITIES = (80, 65, 50, 35)
+"""JPEG qualities that scenes are shown in, one after the other, until all of them fit."""
 _LARGEST = 50_000_000
 _CASES = ("worst", "median", "survivor")
 
@@ -31,7 +33,7 @@ class Picture:
     """What the page shows of one piece of evidence.
 
     Attributes:
-        uri: ``data:image/png;base64,…`` or empty where the picture is not embedded.
+        uri: ``data:image/png;base64,…`` or ``jpeg``, or empty where the picture is not embedded.
         width, height: px of the embedded picture.
         href: relative link to the file, or empty where its path is not a plain path inside the folder.
         note: why it is not embedded, or how it was reduced; empty where neither.
@@ -69,18 +71,21 @@ def album(report: Report, folder: Path, budget: int) -> Album:
     """All evidence, embedded within ``budget`` bytes of base64.
 
     Patches come first, then the worst case of each control, the worst control first. Where everything together is too
-    large, scenes are reduced to 128 colours; what still does not fit becomes a link with a note.
+    large, scenes are shown as JPEG, more and more strongly compressed; what still does not fit becomes a link with a
+    note. Patches keep every pixel.
     """
     order = list(_in_order(report))
-    full = {(e.path, e.sha256): _embed(e, folder, colours=0) for e in order}
+    full = {(e.path, e.sha256): _embed(e, folder, quality=0) for e in order}
     uses: dict[tuple[str, str], int] = {}
     for c in report.controls:
         for e in c.evidence:
             uses[e.path, e.sha256] = uses.get((e.path, e.sha256), 0) + 1
-    if sum(len(p.uri) * uses[k] for k, p in full.items()) > budget:
+    for quality in _QUALITIES:
+        if sum(len(p.uri) * uses[k] for k, p in full.items()) <= budget:
+            break
         for e in order:
             if not _patch_like(e) and full[e.path, e.sha256].uri:
-                full[e.path, e.sha256] = _embed(e, folder, colours=128)
+                full[e.path, e.sha256] = _embed(e, folder, quality=quality)
     out: Album = {}
     for key, picture in full.items():
         cost = len(picture.uri) * uses[key]
@@ -113,7 +118,7 @@ def _patch_like(evidence: Evidence) -> bool:
     return evidence.role in {"patch", "control"}
 
 
-def _embed(evidence: Evidence, folder: Path, *, colours: int) -> Picture:
+def _embed(evidence: Evidence, folder: Path, *, quality: int) -> Picture:
     link = href(evidence.path)
     if not link:
         return Picture("", 0, 0, "", "not embedded, because its path leaves the output folder", altered=True)
@@ -129,12 +134,12 @@ def _embed(evidence: Evidence, folder: Path, *, colours: int) -> Picture:
     if evidence.role == "file":
         return Picture("", 0, 0, link, "")
     try:
-        return _encode(raw, link, PATCH_PX if _patch_like(evidence) else SCENE_PX, colours)
+        return _encode(raw, link, PATCH_PX if _patch_like(evidence) else SCENE_PX, quality)
     except (OSError, ValueError, SyntaxError) as error:
         return Picture("", 0, 0, link, f"the file cannot be read as a picture: {type(error).__name__}", altered=True)
 
 
-def _encode(raw: bytes, link: str, widest: int, colours: int) -> Picture:
+def _encode(raw: bytes, link: str, widest: int, quality: int) -> Picture:
     with Image.open(io.BytesIO(raw)) as image:
         width, height = image.size
         if width * height > _LARGEST:
@@ -144,12 +149,12 @@ def _encode(raw: bytes, link: str, widest: int, colours: int) -> Picture:
         ratio = min(widest / width, 2 * widest / height)
         size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
         small = small.resize(size, Image.Resampling.LANCZOS)
-    note = ""
+    note, kind = "", "png"
     out = io.BytesIO()
-    if colours:
-        small.quantize(colours).save(out, "PNG")
-        note = f"reduced to {colours} colours to keep the page small"
+    if quality:
+        small.save(out, "JPEG", quality=quality, optimize=True)
+        note, kind = "compressed to keep the page small", "jpeg"
     else:
         small.save(out, "PNG")
-    uri = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    uri = f"data:image/{kind};base64," + base64.b64encode(out.getvalue()).decode("ascii")
     return Picture(uri, small.width, small.height, link, note)
