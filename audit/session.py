@@ -21,7 +21,7 @@ from audit.control import ControlSpec, base, variant
 from audit.data.scenes import Scenes
 from audit.errors import AuditError, DataError
 from audit.evidence import EvidenceStore
-from audit.execution import Execution
+from audit.execution import Execution, keep_memory
 from audit.measures.detection import precision, recall
 from audit.measures.evaluation import evaluate
 from audit.measures.intervals import Resampling
@@ -58,6 +58,7 @@ class AuditSession:
         device = find_device(options.device)
         torch.set_num_threads(options.threads)
         cv2.setNumThreads(options.threads)
+        keep_memory()
         self.execution = Execution(device, options.precision, options.threads)
         self.subject: Subject = load_subject(options.model, device)
         self.facts: list[Precondition] = check(self.subject)

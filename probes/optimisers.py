@@ -30,7 +30,7 @@ class Steps:
     """
 
     rule: Rule = "sign"
-    rate: float = 0.1
+    rate: float = 0.06
     last: float = 0.05
     momentum: float = 0.9
 

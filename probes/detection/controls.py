@@ -33,7 +33,7 @@ class _Unoptimised(ABC):
     """Base: a picture of ``size``×``size`` texels, placed as the trained patch is."""
 
     placement: Placement = TOP
-    size: int = 64
+    size: int = 48
 
     goal: ClassVar[str] = "Hide the object by covering a part of it"
     threat: ClassVar[str] = "Somebody who knows nothing of the model and wears any picture"

@@ -95,7 +95,7 @@ class RandomSearchPatch:
     """
 
     placement: Placement = TOP
-    size: int = 64
+    size: int = 48
 
     goal: ClassVar[str] = "Hide the object from the detector with one printed patch that works on every object"
     threat: ClassVar[str] = "Somebody who may ask the detector as often as the budget says, and sees boxes and scores"
@@ -146,10 +146,11 @@ class RandomSearchPatch:
             return log_odds(scores_under(detector, group, pixels, execution))
 
         with frozen(detector):
-            plain = {float(loss(p, 0)): p for p in reversed(starts(self.size, stream)[: budget.queries])}
-            lowest = min(plain)
+            plain = starts(self.size, stream)[: max(1, budget.queries)]
+            losses = [loss(p, 0) for p in plain]
+            lowest = min(range(len(plain)), key=lambda i: losses[i])
             pixels, curve = search(plain[lowest], loss, budget.queries - len(plain), stream)
-            curve = [lowest] * len(plain) + curve
+            curve = [min(losses[: i + 1]) for i in range(len(losses))] + curve
         if progress:
             progress(1.0, self.name)
         return Patch(

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 COVER = Placement("center", 1.5)
 """A patch over the whole of any box of up to 2.25 times its width in height, or the other way round."""
-STEP = 1 / 255
+STEP = 0.1 / 255
+"""Small: over a whole grey level the scores of some detectors are anything but linear in a patch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class UniversalPatch:
 
     objective: Objective = PATCH_IOU
     placement: Placement = TOP
-    size: int = 64
+    size: int = 48
     init: Picture = "noise"
     steps: Steps = STEPS
 
