@@ -95,8 +95,8 @@ def test_trained_patch(variant, detector, scenes, craft, beside, measure):
 @control(
     "DET-PATCH-GHOST",
     goal="Do not take a trained patch for an object",
-    title="A trained patch is rarely found as an object itself",
-    failure="A trained patch is found as an object itself",
+    title="A trained patch rarely shows as an object itself, nor makes one appear beside it",
+    failure="A trained patch is found as an object itself, or makes one appear beside it",
     refs=["002 §4.1", "NISTAML.022", "AML.T0043.000", "EU-AIA-15(5)"],
     threat=f"{WORN}, who wants false alarms or a false box instead of the face",
     remediation="Add the crafted patches as negatives to the training data and audit again.",

@@ -322,6 +322,25 @@ def test_a_box_that_finds_the_face_is_not_on_the_patch_whatever_it_covers():
     assert detection.patch_scores(crowd, boxes(PATCH), (100, 100))[0] > 0.8
 
 
+def test_a_false_object_beside_the_patch_is_a_ghost_and_a_displaced_face_is_none():
+    x1, y1, x2, y2 = PATCH
+    half = (x2 - x1) / 2
+    beside = (x1 - half, y1, x1 + half / 2, y2)  # IoU with the patch well under 0.3, a third of it lies on the patch
+    m = simple(detections([beside], [0.9]), [FACE])
+    assert overlaps(m.boxes, np.array([PATCH], dtype=float))[0, 0] < detection.ON_PATCH
+    assert detection.patch_scores(m, boxes(PATCH), (100, 100)).tolist() == [-np.inf]
+    assert detection.ghost_scores(m, boxes(PATCH), (100, 100)).tolist() == pytest.approx([0.9])
+    fx1, fy1, fx2, fy2 = FACE
+    displaced = (fx1, fy1 + 0.4 * (fy2 - fy1), fx2, fy2 + 0.4 * (fy2 - fy1))  # IoU 0.43 with the face
+    moved = simple(detections([displaced], [0.9]), [FACE])
+    assert not moved.true.any()
+    assert detection.ghost_scores(moved, boxes(PATCH), (100, 100)).tolist() == [-np.inf]
+    far = simple(detections([(90, 90, 99, 99)], [0.9]), [FACE])
+    assert detection.ghost_scores(far, boxes(PATCH), (100, 100)).tolist() == [-np.inf]
+    on = simple(detections([PATCH], [0.8]), [])
+    assert detection.ghost_scores(on, boxes(PATCH), (100, 100)).tolist() == pytest.approx([0.8])
+
+
 def test_patches_are_cut_at_the_frame_and_those_outside_do_not_count():
     m = simple(detections([(0, 0, 10, 10)], [0.9]), [])
     got = detection.patch_scores(m, boxes((-20, 0, 10, 10), (-30, 0, -5, 10)), (50, 50))

@@ -23,6 +23,9 @@ DELTA = 0.99
 ON_PATCH = 0.3
 """A detection lies on a patch where their intersection over union is greater (lambda 2 of the paper's samples)."""
 
+AT_SIDE = 0.05
+"""A detection is at the side of a patch where they share this much of the smaller of the two."""
+
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
 """Object areas in square pixels, from (inclusive) and to (exclusive), as COCO divides them."""
 
@@ -77,6 +80,23 @@ def criterion_2(scores: Sequence[Floats], groups: Sequence[str], threshold: floa
     return _interval(k, n, resampling)
 
 
+def ghost_scores(matches: Matches, regions: Tensor, size: tuple[int, int]) -> Floats:
+    """For each patch of one image the best score of a detection on it or at its side that shows no real object.
+
+    As :func:`patch_scores`, and besides any detection that overlaps the patch by at least :data:`AT_SIDE` of the
+    smaller of the two and is no displaced box of a real object (IoU with each at most :data:`ON_PATCH`). An attack that brings
+    down what lies on the patch may push it to the patch's edge; to whoever reads the boxes that is a false object all
+    the same.
+    """
+    on = patch_scores(matches, regions, size)
+    patches = _visible(regions, size)
+    apart = overlaps(matches.boxes, matches.truth_boxes).max(axis=1, initial=0.0) <= ON_PATCH
+    touching = _share_of_smaller(matches.boxes, patches) >= AT_SIDE
+    stray = ~matches.true & ~matches.ignored & apart
+    side = np.where(touching & stray[:, None], matches.scores[:, None], -np.inf).max(axis=0, initial=-np.inf)
+    return np.asarray(np.where(np.isnan(on), on, np.maximum(on, side)), dtype=np.float64)
+
+
 def patch_scores(matches: Matches, regions: Tensor, size: tuple[int, int], *, iou: float = ON_PATCH) -> Floats:
     """For each patch of one image the best score of a detection that sits on it, -inf where there is none.
 
@@ -93,9 +113,7 @@ def patch_scores(matches: Matches, regions: Tensor, size: tuple[int, int], *, io
     Returns:
         (K,) scores; NaN for a patch that lies wholly out of the frame.
     """
-    height, width = size
-    frame = np.array([width, height, width, height], dtype=np.float64)
-    patches = np.clip(np.asarray(regions.detach().cpu(), dtype=np.float64).reshape(-1, 4), 0, frame)
+    patches = _visible(regions, size)
     stray = ~matches.true & ~(matches.ignored & ~matches.on_crowd)
     on = (overlaps(matches.boxes, patches) > iou) & stray[:, None]
     best = np.where(on, matches.scores[:, None], -np.inf).max(axis=0, initial=-np.inf)
@@ -120,6 +138,22 @@ def kept_per_image(clean: Matches, changed: Matches, threshold: float) -> list[f
     k = np.bincount(clean.truth_image[before & changed.found(threshold)], minlength=images)
     n = np.bincount(clean.truth_image[before], minlength=images)
     return [float(a / b) if b else None for a, b in zip(k, n, strict=True)]
+
+
+def _visible(regions: Tensor, size: tuple[int, int]) -> Floats:
+    """Patches cut at the frame."""
+    height, width = size
+    frame = np.array([width, height, width, height], dtype=np.float64)
+    return np.asarray(np.clip(np.asarray(regions.detach().cpu(), dtype=np.float64).reshape(-1, 4), 0, frame))
+
+
+def _share_of_smaller(first: Floats, second: Floats) -> Floats:
+    """(D, K) intersection over the smaller of two areas; 0 where one is empty."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    both = np.prod(np.clip(np.minimum(first[:, None, 2:], second[None, :, 2:]) - low, 0, None), axis=2)
+    areas = [np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1) for b in (first, second)]
+    smaller = np.minimum(areas[0][:, None], areas[1][None])
+    return np.asarray(np.divide(both, smaller, out=np.zeros_like(both), where=smaller > 0))
 
 
 def _counted(matches: Matches, size: str | None, label: int | None) -> Bools:

@@ -95,18 +95,26 @@ class DetectorMeasure:
         patch: Perturbation,
         beside: Mapping[str, Perturbation] | None = None,
     ) -> None:
-        """Judge criterion 2: the share of placed patches that are themselves found as an object."""
+        """Judge ghosts: the share of placed patches on which, or at whose side, a false object is found.
+
+        The paper's criterion 2 (IoU with the patch over 0.3) stands beside it, at the owner's threshold and at δ.
+        """
         clean, patched = self._look(detector, scenes, None), self._look(detector, scenes, patch)
         t = detector.score_threshold
         groups = [s.group for s in patched.scenes]
         self._judge(
-            "patches found as objects", criterion_2(patched.ghosts, groups, t, self.resampling), higher_is_better=False
+            "patches with a false object",
+            criterion_2(patched.ghosts, groups, t, self.resampling),
+            higher_is_better=False,
         )
+        for at in (t, self.delta):
+            share = criterion_2(patched.on_patch, groups, at, self.resampling)
+            self._condition(f"at {at:g}", share, "Criterion 2: a detection on the patch (IoU > 0.3)")
         strict = criterion_2(patched.ghosts, groups, self.delta, self.resampling)
-        self._condition(f"patches found at δ = {self.delta:g}", strict, "Criterion 2")
+        self._condition(f"at {self.delta:g}", strict, "False objects on or beside the patch")
         for name, other in (beside or {}).items():
             share = criterion_2(self._look(detector, scenes, other).ghosts, groups, t, self.resampling)
-            self._condition(name, share, "Unoptimised patches found as objects")
+            self._condition(name, share, "Unoptimised patches with a false object")
         self._standing("clean", clean, t)
         self._standing("patched", patched, t)
         self._tell(detector, patch)

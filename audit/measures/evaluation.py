@@ -14,7 +14,7 @@ from torch import Tensor
 from audit.contracts import Detections, Detector, Perturbation
 from audit.data.scenes import Scene, Scenes
 from audit.errors import ConstraintViolated
-from audit.measures.detection import patch_scores
+from audit.measures.detection import ghost_scores, patch_scores
 from audit.measures.matching import Floats, Matches, join, match_scene
 from audit.state import frozen
 
@@ -57,10 +57,16 @@ class Evaluation:
         return join([match_scene(d, s, subset=name, classes=self.classes, iou=self.iou) for s, d in pairs])
 
     @cached_property
-    def ghosts(self) -> list[Floats]:
-        """Per scene the best score of a detection that sits on each patch."""
+    def on_patch(self) -> list[Floats]:
+        """Per scene the best score of a detection that sits on each patch (the paper's criterion 2)."""
         rows = zip(self.per_scene, self.regions, self.scenes, strict=True)
         return [patch_scores(m, r, s.size) for m, r, s in rows]
+
+    @cached_property
+    def ghosts(self) -> list[Floats]:
+        """Per scene the best score of a false object on or beside each patch."""
+        rows = zip(self.per_scene, self.regions, self.scenes, strict=True)
+        return [ghost_scores(m, r, s.size) for m, r, s in rows]
 
 
 def evaluate(

