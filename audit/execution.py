@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audit.contracts import Detections, Detector
 from audit.data.scenes import Scene
-from audit.errors import AuditError
+from audit.errors import AuditError, ModelError
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,7 +38,7 @@ class Batch:
 class Execution:
     """Device, precision and threads of a run; the only place that decides batch sizes.
 
-    ``precision`` other than float32 runs the model under autocast; the effect on the result is recorded in the report.
+    ``precision`` other than float32 runs the model under autocast; the report names it.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -89,16 +89,39 @@ class Execution:
 
     def detect(self, detector: Detector, images: Tensor) -> list[Detections]:
         """The detector's word on a batch, on the CPU; the batch is halved as often as memory asks for it."""
+        found = None
         try:
             with torch.inference_mode(), self.autocast():
                 found = detector(images)
         except torch.OutOfMemoryError:
             if len(images) == 1:
                 raise
+        if found is None:  # out of the except block, which holds on to the memory of what failed
             torch.cuda.empty_cache()
             half = len(images) // 2
             return self.detect(detector, images[:half]) + self.detect(detector, images[half:])
-        return [Detections(d.boxes.float().cpu(), d.scores.float().cpu(), d.labels.cpu()) for d in found]
+        out = [Detections(d.boxes.float().cpu(), d.scores.float().cpu(), d.labels.cpu()) for d in found]
+        for d in out:
+            _require_sound(d, len(detector.classes))
+        return out
+
+
+def _require_sound(d: Detections, classes: int) -> None:
+    """A NaN score would fall out of every count."""
+    bad = ""
+    if not bool(d.boxes.isfinite().all()) or not bool(d.scores.isfinite().all()):
+        bad = "values that are not finite"
+    elif len(d.scores) and not 0 <= float(d.scores.min()) <= float(d.scores.max()) <= 1:
+        bad = f"scores from {float(d.scores.min()):.3g} to {float(d.scores.max()):.3g}"
+    elif len(d.labels) and not 0 <= int(d.labels.min()) <= int(d.labels.max()) < classes:
+        bad = f"labels from {int(d.labels.min())} to {int(d.labels.max())}"
+    if bad:
+        raise ModelError(
+            "detector",
+            expected=f"finite boxes, scores in [0, 1] and labels under {classes}",
+            got=bad,
+            mend="mend the model or its adapter; nothing was counted",
+        )
 
 
 def keep_memory() -> None:

@@ -85,12 +85,15 @@ def craft(request: pytest.FixtureRequest) -> Craft:
                     seed=seed_of(digest(spec), session.options.seed),
                     progress=step,
                 )
+            session.require_unchanged()
             patch.save(folder)
 
         patch = probe.load(session.artifacts.folder("patches", key, build))
         if probe.access != "none":
             trial.access = probe.access
-            trial.diagnostics += patch.diagnostics + doubts(session)
+            trial.diagnostics += patch.diagnostics
+            if probe.access == "white-box":
+                trial.diagnostics += session.doubts(of_gradients=True)
             trial.protocol["probe"] = spec
         return patch
 
@@ -102,15 +105,6 @@ def measure(request: pytest.FixtureRequest) -> DetectorMeasure:
     """Measures for the control's task, writing into its record."""
     config = request.config
     return DetectorMeasure(request.node.stash[TRIAL], config.stash[SESSION], config.stash[STEP])
-
-
-def doubts(session: AuditSession) -> list[Diagnostic]:
-    """Facts of the tiny batch on which no pass can stand, as raised diagnostics."""
-    return [
-        Diagnostic(name=f.name, value=f.value, limit=None, raised=True, meaning=f"{f.name}: {f.meaning}")
-        for f in session.facts
-        if not f.ok
-    ]
 
 
 def budget_of(session: AuditSession) -> dict[str, Any]:

@@ -84,7 +84,13 @@ def check_selection(config: pytest.Config, session: AuditSession) -> None:
         _check_chosen(session)
     except AuditError as error:
         raise pytest.UsageError(str(error)) from error
-    recorder(config).plan()
+    except ImportError as error:
+        raise pytest.UsageError(
+            f"profile {session.profile.path}: expected `suites` to name modules that can be imported, got {error}; "
+            "correct the names"
+        ) from error
+    if not config.option.collectonly:
+        recorder(config).plan()
 
 
 def _check_chosen(session: AuditSession) -> None:

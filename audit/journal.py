@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ def retire(folder: Path) -> None:
         return
     entries = read(folder)
     name = next((str(d["run"]["id"]) for k, d in reversed(entries) if k == "run" and "run" in d), "unknown")
+    if not re.fullmatch(r"[0-9A-Za-z-]+", name):
+        name = "unknown"
     path.replace(folder / f"journal-{name}.jsonl")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ HELP = {
     "seed": "seed of the run; every control derives its own from it and its id",
     "control": "run this control only (an id, or an id with its variant); may be repeated",
     "report": "output folder",
-    "baseline": "report.json of an earlier run to compare with",
     "cache": "folder of crafted patches and clean predictions",
 }
 
@@ -40,7 +38,6 @@ class Options:
     seed: int = 0
     control: tuple[str, ...] = ()
     report: str = "audit-report"
-    baseline: str | None = None
     cache: str | None = None
 
     def asdict(self) -> dict[str, Any]:
@@ -72,7 +69,7 @@ def effective(config: pytest.Config) -> Options:
     """The options with defaults filled in.
 
     Raises:
-        AuditError: a number out of range, or a baseline that is not there.
+        AuditError: a number out of range.
     """
     values = given(config)
     if "control" in values:
@@ -85,9 +82,5 @@ def effective(config: pytest.Config) -> Options:
     if not 0 <= options.seed < 2**63:
         raise AuditError(
             "--audit-seed", expected="0 to 2^63 − 1", got=str(options.seed), mend="give a number in that range"
-        )
-    if options.baseline is not None and not Path(options.baseline).is_file():
-        raise AuditError(
-            "--audit-baseline", expected="a report.json", got=f"no file {options.baseline}", mend="check the path"
         )
     return options

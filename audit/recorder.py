@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 import audit
@@ -41,14 +42,19 @@ class Recorder:
     def __init__(self, config: pytest.Config, session: AuditSession) -> None:
         self.config, self.session = config, session
         self.begun = time.monotonic()
-        taken_up = journal.unfinished(session.folder, session.key)
-        self.finished: list[dict[str, Any]] = taken_up or []
-        if taken_up is None:
-            journal.retire(session.folder)
+        self._lock = FileLock(str(session.folder / ".lock"), timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise AuditError(
+                f"report folder {session.folder}",
+                expected="a folder that no other audit is writing to",
+                got="one that is in use",
+                mend="wait for the other audit, or give another folder with --audit-report",
+            ) from error
+        self._taken_up = journal.unfinished(session.folder, session.key)
+        self.finished: list[dict[str, Any]] = self._taken_up or []
         self.journal = journal.Journal(session.folder)
-        self.journal.append("run", {**self._head(), "resumes": taken_up is not None})
-        for fact in session.facts:
-            self.journal.append("precondition", fact.model_dump(mode="json"))
         self.report: Report | None = None
         self.planned = False
         self._open = ExitStack()
@@ -78,16 +84,23 @@ class Recorder:
             "environment": environment(self.config, s),
         }
 
+    def _begin(self) -> None:
+        """The journal is opened only now: a mistyped option must not touch that of an earlier run."""
+        if self._taken_up is None:
+            journal.retire(self.session.folder)
+        self.journal.append("run", {**self._head(), "resumes": self._taken_up is not None})
+        for fact in self.session.facts:
+            self.journal.append("precondition", fact.model_dump(mode="json"))
+
     def plan(self) -> None:
         """Write down which controls the profile asks for, so that a missing one is a row of its own."""
         if self.planned:
             return
         self.planned = True
+        self._begin()
         rows = []
-        references: set[str] = set()
         for id in self.session.profile.controls:
             spec = REGISTRY[base(id)]
-            references |= set(spec.refs)
             there = spec.task in self.session.subject.tasks
             reason = "Not reached." if there else f"The model file offers no {spec.task}."
             limit = self.session.profile.limit(id)
@@ -129,9 +142,11 @@ class Recorder:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         self._open.close()
-        if self.config.option.collectonly or int(exitstatus) in (3, 4):
+        if self.config.option.collectonly or int(exitstatus) == 4:
             return
         self.plan_if_possible()
+        if not self.planned:
+            return
         draft = assemble(self.session.folder)
         self.journal.append(
             "end",
@@ -147,6 +162,7 @@ class Recorder:
         self.report = assemble(self.session.folder)
         write(self.report, self.session.folder)
         session.exitstatus = exit_code(self.report, int(exitstatus))
+        self._lock.release()
 
     def plan_if_possible(self) -> None:
         """An interrupt during collection leaves controls unknown; the report then says only what is known."""

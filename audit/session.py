@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import platform
+import shlex
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ from audit.checks import check
 from audit.contracts import Detector
 from audit.control import ControlSpec, base, variant
 from audit.data.scenes import Scenes
-from audit.errors import AuditError, DataError
+from audit.errors import AuditError, DataError, ModelError
 from audit.evidence import EvidenceStore
 from audit.execution import Execution, keep_memory
 from audit.measures.detection import precision, recall
@@ -28,9 +33,11 @@ from audit.measures.intervals import Resampling
 from audit.options import Options
 from audit.profile import Profile
 from audit.profile import load as load_profile
-from audit.record import Data, Precondition, Unreadable, digest
+from audit.record import Data, Diagnostic, Precondition, Unreadable, digest
+from audit.state import frozen
 from audit.subject import Subject, find_device
 from audit.subject import load as load_subject
+from audit.tiny import tiny_images
 from audit.trial import Trial
 
 
@@ -57,6 +64,8 @@ class AuditSession:
         self.budget: Budget = self.profile.budget(options.budget)
         device = find_device(options.device)
         torch.set_num_threads(options.threads)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         cv2.setNumThreads(options.threads)
         keep_memory()
         self.execution = Execution(device, options.precision, options.threads)
@@ -72,12 +81,51 @@ class AuditSession:
                 "device": str(device.type),
                 "precision": options.precision,
                 "threads": options.threads,
-                "torch": torch.__version__,
+                "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+                "packages": versions(),
+                "behaviour": self._behaviour(),
             },
         )
         self.evidence = EvidenceStore(self.folder)
         if "detector" in self.subject.tasks:
             _ = self.scenes  # empty data must not be found out an hour later
+
+    def _behaviour(self) -> str:
+        """Digest of what the models say of the tiny batch: weights may sit where no digest reaches them."""
+        parts: list[object] = []
+        for task, thing in sorted(self.subject.tasks.items()):
+            parts.append([task, list(getattr(thing, "classes", ())), float(getattr(thing, "score_threshold", 0.0))])
+            if task == "detector":
+                with frozen(self.subject.modules):
+                    found = self.execution.detect(thing, tiny_images((256, 320), self.execution.device))
+                # Rounded: two processes on a GPU may differ in the last bits.
+                parts.append([[(d.scores * 1e3).round().tolist(), d.boxes.round().tolist()] for d in found])
+        return digest(parts)
+
+    @property
+    def attacked(self) -> frozenset[int]:
+        """The labels that count: of all the data, not of the sample that the budget took."""
+        return frozenset(x for s in self._all_scenes for x in s.labels[~s.ignore].tolist())
+
+    def doubts(self, *, of_gradients: bool) -> list[Diagnostic]:
+        """Facts of the tiny batch on which no pass can stand, as raised diagnostics."""
+        return [
+            Diagnostic(name=f.name, value=f.value, limit=None, raised=True, meaning=f"{f.name}: {f.meaning}")
+            for f in self.facts
+            if not f.ok and ("gradient" in f.name) is of_gradients and not f.name.startswith("clean ")
+        ]
+
+    def require_unchanged(self) -> None:
+        """Raises:
+        ModelError: weights, buffers or modes are no longer those of the model that was given.
+        """
+        if not self.model_unchanged:
+            raise ModelError(
+                f"model of {self.subject.path}",
+                expected="weights, buffers and modes to stay as they are",
+                got="others than before the audit",
+                mend="keep the model from updating itself when it is called",
+            )
 
     @property
     def indicative(self) -> bool:
@@ -110,10 +158,13 @@ class AuditSession:
             )
         settings = self.profile.data
         if scenes.labelled_by == "self" and scenes.objects == 0:
-            scenes = datasets.self_label(
-                scenes, lambda images: self.execution.detect(detector, images.to(self.execution.device)),
-                classes, settings.self_label_confidence,
-            )  # fmt: skip
+            with frozen(self.subject.modules):
+                scenes = datasets.self_label(
+                    scenes,
+                    lambda images: self.execution.detect(detector, images.to(self.execution.device)),
+                    classes,
+                    settings.self_label_confidence,
+                )
         return scenes.for_classes(classes, settings.targets).smaller_ignored(settings.min_side)
 
     @cached_property
@@ -210,18 +261,21 @@ class AuditSession:
             seed=seed_of(id, self.options.seed),
             reproduce=self.reproduce(id),
             protocol={"key": self.key, "control": base(id), "variant": variant(id)},
+            diagnostics=self.doubts(of_gradients=False),
         )
 
     def reproduce(self, id: str) -> str:
-        """The command that measures one control again."""
+        """The command that measures one control again, from nothing and into a folder of its own."""
         o = self.options
-        parts = ["pytest suites/", f"--model {o.model}", f"--audit-control {id}", f"--audit-budget {o.budget}"]
-        parts += [f"--audit-seed {o.seed}", f"--audit-profile {o.profile}"]
-        parts += [f"--audit-data {o.data}"] if o.data else []
-        parts += [f"--audit-device {o.device}"] if o.device != "auto" else []
-        parts += [f"--audit-precision {o.precision}"] if o.precision != "float32" else []
-        parts += [f"--audit-threads {o.threads}"] if o.threads != 1 else []
-        return " ".join(parts)
+        words: dict[str, object] = {"model": o.model, "control": id, "budget": o.budget, "seed": o.seed}
+        words |= {"profile": o.profile, "data": o.data}
+        words |= {"device": None if o.device == "auto" else o.device}
+        words |= {"precision": None if o.precision == "float32" else o.precision}
+        words |= {"threads": None if o.threads == 1 else o.threads}
+        # Beside the report under review, and without what this run keeps: a number that is read back proves nothing.
+        words |= {"report": "audit-again", "cache": "audit-again/cache"}
+        given = [f"--audit-{name}={value}" for name, value in words.items() if value is not None]
+        return shlex.join(["pytest", "suites/", *given])
 
     @property
     def model_unchanged(self) -> bool:
@@ -243,9 +297,8 @@ def output_folder(name: str) -> Path:
     folder = Path(name)
     try:
         (folder / "evidence").mkdir(parents=True, exist_ok=True)
-        trial = folder / ".writable"
-        trial.touch()
-        trial.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as e:
         raise AuditError(
             f"report folder {name}",
@@ -254,6 +307,20 @@ def output_folder(name: str) -> Path:
             mend="give another with --audit-report",
         ) from e
     return folder
+
+
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "pillow", "onnxruntime", "onnx2torch", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what may have a say in a number."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = installed_version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
 
 
 def now() -> str:

@@ -26,8 +26,10 @@ def decide(
         return "inconclusive", "No limit was written down for this control."
     sign = 1.0 if limit.op == "min" else -1.0
     low, high = measure.low, measure.high
-    if rule == "point" or low is None or high is None:
+    if rule == "point":
         low = high = measure.value
+    if low is None or high is None:
+        return "inconclusive", f"{measure.name} {_number(measure.value)}, but no interval could be given."
     worst, best = (low, high) if limit.op == "min" else (high, low)
     words = f"{measure.name} {_number(measure.value)}"
     if rule == "interval":

@@ -24,6 +24,7 @@ LATE_FALL = 0.05
 QUERY_LEAD = 0.05
 MISMATCH = 0.1
 UNBOUNDED = 0.1
+UNATTACKED = 0.1
 SETTLED = 0.01
 """Share of the height by which nothing near a patch may be better where it is said to stand at a minimum."""
 
@@ -99,6 +100,19 @@ def gradient_predicts(ratio: float) -> Diagnostic:
         raised=not known or ratio < DOWNHILL,
         meaning="The scores' change over a small step along the gradient, divided by the change that it foretold (1 is "
         "exact); below the limit the gradient is not that of the model that answers.",
+    )
+
+
+def attacks_what_is_found(height: float, found: float) -> Diagnostic:
+    """Share of the objects found under the start patch while the objective selects no candidate at all; else 0."""
+    missed = found if not height > 0 else 0.0
+    return Diagnostic(
+        name="attacks what is found",
+        value=missed,
+        limit=UNATTACKED,
+        raised=missed > UNATTACKED,
+        meaning="The share of the craft images' objects that were found at the start though the objective selected no "
+        "candidate to attack; above the limit nothing was attacked.",
     )
 
 

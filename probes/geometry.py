@@ -111,6 +111,10 @@ TOP = Placement()
 """The paper's own: top, α = 0.5."""
 
 
+COVER = Placement("center", 1.5)
+"""A patch over the whole of any box of up to 2.25 times its width in height, or the other way round."""
+
+
 @dataclass(frozen=True, slots=True)
 class UVMap:
     """Which pixels of a batch the patches cover, and with which piece of the patch. Depends on no patch.

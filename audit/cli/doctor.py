@@ -72,7 +72,7 @@ def _show(subject: Subject, facts: list[Precondition]) -> None:
     declared = ", ".join(f"{k} {v:g}" for k, v in subject.declared.items())
     console.print(Text(f"declared clean performance: {declared or 'none; write declared = {...} to have it checked'}"))
     extras = {
-        "surrogates(device), for attacks by transfer": subject.surrogates_fn,
+        "surrogates(device), for attacks by transfer (no control uses it yet)": subject.surrogates_fn,
         "generator(device), for attacks in a face generator": subject.generator_fn,
         "data(root), the owner's own data": subject.data_fn,
     }

@@ -65,6 +65,18 @@ class Scenes(Sequence[Scene]):
     unreadable: tuple[Unreadable, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for s in self.scenes:
+            if s.id in seen or not bool(s.boxes.isfinite().all()):
+                raise DataError(
+                    f"data {self.name}",
+                    expected="scenes with ids of their own and finite boxes",
+                    got=f"{s.id!r} twice" if s.id in seen else f"boxes of {s.id!r} that are not finite",
+                    mend="give each scene another id" if s.id in seen else "mend or leave out those boxes",
+                )
+            seen.add(s.id)
+
     @overload
     def __getitem__(self, index: int) -> Scene: ...
     @overload

@@ -84,9 +84,9 @@ def ghost_scores(matches: Matches, regions: Tensor, size: tuple[int, int]) -> Fl
     """For each patch of one image the best score of a detection on it or at its side that shows no real object.
 
     As :func:`patch_scores`, and besides any detection that overlaps the patch by at least :data:`AT_SIDE` of the
-    smaller of the two and is no displaced box of a real object (IoU with each at most :data:`ON_PATCH`). An attack that brings
-    down what lies on the patch may push it to the patch's edge; to whoever reads the boxes that is a false object all
-    the same.
+    smaller of the two and is no displaced box of a real object (IoU with each at most :data:`ON_PATCH`). An attack that
+    brings down what lies on the patch may push it to the patch's edge; to whoever reads the boxes that is a false
+    object all the same.
     """
     on = patch_scores(matches, regions, size)
     patches = _visible(regions, size)

@@ -140,6 +140,7 @@ class DetectorMeasure:
             if bad:
                 self.trial.details[f"violations of {name}"] = bad[:20]
             self.trial.constraint = patch.constraint.describe()
+        self.trial.diagnostics.clear()  # whether an attack was sound has no bearing on whether it kept the rules
         # Every image was looked at: the share is known, not estimated.
         share = good / seen if seen else None
         exact = Estimate(share, good, seen, share, share, 0.95, "exhaustive: every patched image was checked")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,9 +64,9 @@ class Evaluation:
 
     @cached_property
     def ghosts(self) -> list[Floats]:
-        """Per scene the best score of a false object on or beside each patch."""
-        rows = zip(self.per_scene, self.regions, self.scenes, strict=True)
-        return [ghost_scores(m, r, s.size) for m, r, s in rows]
+        """Per scene the best score of a false object of any class on or beside each patch."""
+        rows = zip(self.scenes, self.found, self.regions, strict=True)
+        return [ghost_scores(match_scene(d, s, iou=self.iou), r, s.size) for s, d, r in rows]
 
 
 def evaluate(
@@ -87,6 +87,7 @@ def evaluate(
     def build(folder: Path) -> None:
         with frozen(session.subject.modules):
             ask(folder)
+        session.require_unchanged()  # the answers of a changed model must not be kept as those of the one given
 
     def ask(folder: Path) -> None:
         rows: dict[str, dict[str, Tensor]] = {}
@@ -112,14 +113,9 @@ def evaluate(
         scenes=ordered,
         found=tuple(Detections(rows[s.id]["boxes"], rows[s.id]["scores"], rows[s.id]["labels"]) for s in ordered),
         regions=tuple(rows[s.id]["regions"] for s in ordered),
-        classes=wanted(scenes),
+        classes=session.attacked,
         iou=session.profile.data.match_iou,
     )
-
-
-def wanted(scenes: Collection[Scene]) -> frozenset[int]:
-    """The labels of the objects that count."""
-    return frozenset(x for s in scenes for x in s.labels[~s.ignore].tolist())
 
 
 def require(perturbation: Perturbation, clean: Tensor, changed: Tensor, boxes: list[Tensor], names: list[str]) -> None:

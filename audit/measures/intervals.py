@@ -155,9 +155,12 @@ def cluster_bootstrap(
                 return np.asarray(sums[:, 0] / sums[:, 1], dtype=np.float64)
 
         inner = bootstrap_statistic(ratio, len(k), level=level, draws=draws, seed=seed, cluster=cluster)
-        assert inner.low is not None
-        assert inner.high is not None
-        low, high, method = max(inner.low, 0.0), min(inner.high, 1.0), inner.method
+        if inner.low is None or inner.high is None:  # all clusters have one share: resampling shows no spread
+            size = _effective(k, n, with_data, level)
+            low, high = _exact(share * size, size, level)
+            method = f"Clopper-Pearson on {size:.4g} effective trials (equal shares in {with_data} {cluster})"
+        else:
+            low, high, method = max(inner.low, 0.0), min(inner.high, 1.0), inner.method
     return Estimate(share, hits, trials, min(low, share), max(high, share), level, method)
 
 

@@ -52,6 +52,11 @@ class CraftSet:
         self._ready: dict[tuple[int, int], tuple[Placed, ...]] = {}
         self._kept = 0
 
+    @property
+    def largest(self) -> int:
+        """Index of the group with most images."""
+        return max(range(len(self.groups)), key=lambda i: len(self.groups[i]))
+
     def steps(self, count: int) -> Iterator[tuple[Placed, ...]]:
         """``count`` groups, each epoch in a new order."""
         order: list[int] = []

@@ -18,9 +18,11 @@ from audit.budget import Budget
 from audit.contracts import Detections, Detector
 from audit.data.scenes import Scenes
 from audit.execution import Execution
+from audit.record import Diagnostic
+from probes import diagnostics
 from probes.detection.craftset import CraftSet, Placed
 from probes.detection.patch import Patch
-from probes.geometry import TOP, Placement, place
+from probes.geometry import COVER, TOP, Placement, place, uv_map
 from probes.probe import Access, Progress, frozen, generator
 
 MATCH_IOU = 0.5
@@ -151,6 +153,7 @@ class RandomSearchPatch:
             lowest = min(range(len(plain)), key=lambda i: losses[i])
             pixels, curve = search(plain[lowest], loss, budget.queries - len(plain), stream)
             curve = [min(losses[: i + 1]) for i in range(len(losses))] + curve
+            health = _health(detector, craft, pixels)
         if progress:
             progress(1.0, self.name)
         return Patch(
@@ -158,8 +161,23 @@ class RandomSearchPatch:
             self.placement,
             self.name,
             self.spec() | {"seed": seed, "budget": [budget.queries, budget.batch]},
+            diagnostics=health,
             history={"query": [float(i + 1) for i in range(len(curve))], "loss": curve},
         )
+
+
+def _health(detector: Detector, craft: CraftSet, pixels: Tensor) -> list[Diagnostic]:
+    """Whether the detector answers alike twice, and loses an object that is covered whole."""
+    parts = craft.group(craft.largest)
+    one, two = (scores_under(detector, parts, pixels, craft.execution) for _ in range(2))
+    whole = []
+    for part in parts:
+        size = (part.images.shape[2], part.images.shape[3])
+        whole.append(Placed(part.images, uv_map(part.boxes, COVER, size), part.targets, part.boxes, part.labels))
+    covered = scores_under(detector, whole, torch.full_like(pixels, 128), craft.execution)
+    found = float((covered >= detector.score_threshold).float().mean()) if len(covered) else 1.0
+    difference = float((one - two).abs().max()) if len(one) else 0.0
+    return [diagnostics.results_agree(difference), diagnostics.unbounded_succeeds(found)]
 
 
 def starts(size: int, stream: torch.Generator) -> list[Tensor]:

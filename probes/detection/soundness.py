@@ -19,14 +19,12 @@ from probes.detection.craftset import CraftSet, Placed, height_under
 from probes.detection.objectives import Objective, Targets, best_overlap
 from probes.detection.patch import Patch
 from probes.detection.random_search import best_scores, scores_under, search, stripes
-from probes.geometry import Placement, place, uv_map
+from probes.geometry import COVER, place, uv_map
 from probes.probe import generator
 
 if TYPE_CHECKING:
     from probes.detection.universal import Course
 
-COVER = Placement("center", 1.5)
-"""A patch over the whole of any box of up to 2.25 times its width in height, or the other way round."""
 STEP = 0.1 / 255
 """Small: over a whole grey level the scores of some detectors are anything but linear in a patch."""
 
@@ -62,7 +60,7 @@ def examine(
         patch: the one that was trained. start: uint8 pixels that it started from. course: what happened on the way.
         queries: for the search without gradients, at most.
     """
-    sample = Sample(detector, craft.group(0), objective, craft.execution)
+    sample = Sample(detector, craft.group(craft.largest), objective, craft.execution)
     first, dead, images = _gradient(sample, start)
     second, *_ = _gradient(sample, start)
     found = [
@@ -74,6 +72,7 @@ def examine(
         diagnostics.gradient_predicts(_predicted(sample, start, first)),
         diagnostics.results_agree(_difference(sample, start)),
         diagnostics.candidates_match(max(_mismatch(sample, patch.pixels), _mismatch(sample, start))),
+        diagnostics.attacks_what_is_found(course.height[0], _found(sample, start)),
         diagnostics.loss_fell(course.height[0], min(course.height)),
         diagnostics.still_falling(course.checked, course.height),
         _without_gradients(sample, craft, patch, start, queries, seed),
@@ -171,8 +170,17 @@ def _difference(sample: Sample, pixels: Tensor) -> float:
             images = place(part.images, value, part.where)
             with sample.execution.autocast():
                 one, two = (sample.detector.candidates(images).logits.float().sigmoid() for _ in range(2))
-            worst = max(worst, float((one - two).abs().max()) if one.shape == two.shape else 1.0)
-    return worst if math.isfinite(worst) else 1.0
+            change = (one - two).abs().max() if one.shape == two.shape else one.new_tensor(1.0)
+            if not bool(change.isfinite()):
+                return 1.0
+            worst = max(worst, float(change))
+    return worst
+
+
+def _found(sample: Sample, pixels: Tensor) -> float:
+    """Share of the objects that are found under a patch at the owner's threshold."""
+    scores = scores_under(sample.detector, sample.parts, pixels, sample.execution)
+    return float((scores >= sample.detector.score_threshold).float().mean()) if len(scores) else 0.0
 
 
 def _response(sample: Sample, patches: Sequence[Tensor]) -> float:
@@ -187,8 +195,11 @@ def _response(sample: Sample, patches: Sequence[Tensor]) -> float:
                     seen.append(sample.detector.candidates(place(part.images, value, part.where)).logits.float())
             if any(s.shape != seen[0].shape for s in seen):
                 return math.inf
-            worst = max([worst, *(float((s - seen[0]).abs().max()) for s in seen[1:])])
-    return worst if math.isfinite(worst) else math.inf
+            change = (torch.stack(seen[1:]) - seen[0]).abs().max()
+            if not bool(change.isfinite()):  # max() of Python would pass over a NaN
+                return math.inf
+            worst = max(worst, float(change))
+    return worst
 
 
 def _plain(patch: Patch) -> list[Tensor]:
