@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -234,7 +235,7 @@ def test_a_killed_run_is_rendered_and_taken_up(audit, pytester, monkeypatch):
     monkeypatch.setenv("KILLED", "b")
     assert audit().ret in (-9, 137)
     assert not Path("audit-report/report.html").exists()
-    assert pytester.run("python", "-m", "audit", "render", "audit-report").ret == 0
+    assert pytester.run(sys.executable, "-m", "audit", "render", "audit-report").ret == 0
     assert report()["run"]["complete"] is False
     assert verdicts() == {"T-CLEAN": "pass", "T-NUMBER/a": "pass", "T-NUMBER/b": "not_run", "T-NUMBER/c": "not_run"}
     assert "incomplete" in Path("audit-report/report.html").read_text().lower()
