@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Generator
 from contextlib import ExitStack
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,12 @@ from audit.errors import AuditError
 from audit.options import given
 from audit.progress import Reporter
 from audit.record import Report
-from audit.session import AuditSession, context_of, now
+from audit.session import PACKAGES, AuditSession, context_of, now, versions
 from audit.stash import STEP
 from audit.trial import idle
 
 EXIT_INCONCLUSIVE = 10
 EXIT_INCOMPLETE = 11
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-image", "scipy", "pytest", "pytest-xdist")
 
 
 class Recorder:
@@ -213,12 +211,6 @@ def exit_code(report: Report, status: int) -> int:
 
 def environment(config: pytest.Config, session: AuditSession) -> dict[str, Any]:
     """What a reader needs to run the audit again."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = installed_version(name)
-        except ModuleNotFoundError:
-            versions[name] = "absent"
     plugins = sorted({f"{d.project_name} {d.version}" for _, d in config.pluginmanager.list_plugin_distinfo()})
     device = session.execution.device
     return {
@@ -226,7 +218,7 @@ def environment(config: pytest.Config, session: AuditSession) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "cores": os.cpu_count(),
-        "packages": versions,
+        "packages": versions((*PACKAGES, "scikit-image", "pytest", "pytest-xdist")),
         "pytest_plugins": plugins,
         "workers": config.getoption("numprocesses", None) or 0,
     }

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import shlex
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -312,10 +313,10 @@ def output_folder(name: str) -> Path:
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "pillow", "onnxruntime", "onnx2torch", "scipy")
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of what may have a say in a number."""
+def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Installed versions; by default of what may have a say in a number."""
     found = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             found[name] = installed_version(name)
         except PackageNotFoundError:

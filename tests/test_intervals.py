@@ -205,3 +205,11 @@ def test_nominal_95_percent_covers_at_least_92(clusters, share):
         hit += e.low <= share <= e.high
     # 800 rounds at a true coverage of 0.92 give less than 0.90 once in some 60 times; seeds are fixed
     assert hit / rounds >= 0.91, hit / rounds
+
+
+@pytest.mark.parametrize(("k", "n"), [([1] * 12, [2] * 12), ([1] * 20, [3] * 20)])
+def test_equal_shares_in_every_cluster_have_an_interval_all_the_same(k, n):
+    e = cluster_bootstrap(k, n, seed=1)
+    share = sum(k) / sum(n)
+    assert e.value == pytest.approx(share)
+    assert 0 < e.low < share < e.high < 1

@@ -86,3 +86,12 @@ def test_a_line_survives_sigkill(tmp_path):
         assert p.stdout.readline() == "written\n"
         os.kill(p.pid, signal.SIGKILL)
     assert journal.read(tmp_path) == [("control", {"id": "A"})]
+
+
+def test_a_hostile_run_id_does_not_lead_out_of_the_folder(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    journal.Journal(folder).append("run", run_line(run_id="x/../../y"))
+    journal.retire(folder)
+    assert [p.name for p in folder.iterdir()] == ["journal-unknown.jsonl"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

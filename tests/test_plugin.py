@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.planted import model_file
 
@@ -264,3 +266,52 @@ def test_pytest_without_a_model_does_not_load_torch(pytester, monkeypatch):
     pytester.makeconftest('pytest_plugins = ["audit.plugin"]')
     pytester.makepyfile("import sys\ndef test_light():\n    assert 'torch' not in sys.modules\n")
     assert pytester.runpytest_subprocess().ret == 0
+
+
+def test_a_folder_in_use_is_refused_and_its_journal_left_alone(audit, pytester):
+    assert audit().ret == 0
+    before = Path("audit-report/journal.jsonl").read_bytes()
+    with FileLock("audit-report/.lock"):
+        result = audit()
+    assert result.ret == 4
+    assert "expected a folder that no other audit is writing to" in result.stderr.str()
+    assert Path("audit-report/journal.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("args", [("--collect-only",), ("--audit-control", "T-NOWHERE")])
+def test_a_mistyped_option_or_a_look_leaves_a_finished_report_as_it_is(audit, args):
+    assert audit().ret == 0
+    before = {p: p.read_bytes() for p in Path("audit-report").rglob("*") if p.is_file()}
+    audit(*args)
+    after = {p: p.read_bytes() for p in Path("audit-report").rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_a_model_that_changes_when_it_is_called_is_never_read_back_from_the_cache_as_sound(audit, pytester):
+    (pytester.path / "mymodel.py").write_text(
+        "import torch\nfrom tests.planted import Red, scenes\n\n"
+        "class Counting(Red):\n"
+        "    def __init__(self):\n"
+        "        self.module = torch.nn.BatchNorm2d(1)\n"
+        "    def __call__(self, images):\n"
+        "        self.module.running_mean += 1\n"
+        "        return super().__call__(images)\n\n"
+        "def model(device):\n    return Counting()\n\ndef data(root):\n    return scenes()\n"
+    )
+    for _ in range(2):
+        assert audit().ret in (1, 4)
+        if Path("audit-report/report.json").exists():
+            assert verdicts()["T-CLEAN"] == "error"
+
+
+def test_the_command_to_reproduce_a_control_measures_it_again_beside_the_report(audit, pytester):
+    assert audit("--audit-seed", "3").ret == 0
+    rows = {c["id"]: c for c in report()["controls"]}
+    words = shlex.split(rows["T-CLEAN"]["reproduce"])
+    assert words[:2] == ["pytest", "suites/"]
+    result = pytester.runpytest_subprocess("test_own.py", "-p", "no:cacheprovider", *words[2:], timeout=300)
+    assert result.ret == 11
+    again = {c["id"]: c for c in report("audit-again")["controls"]}
+    assert again["T-CLEAN"]["measure"] == rows["T-CLEAN"]["measure"]
+    assert again["T-CLEAN"]["protocol_sha256"] == rows["T-CLEAN"]["protocol_sha256"]
+    assert report()["run"]["complete"] is True
