@@ -48,6 +48,8 @@ $(VENV)/.audit: $(NEEDS)
 
 $(VENV)/.dev: $(NEEDS)
 	PYTHON=$(PYTHON) .ci/install $(VENV) -e '.[dev]'
+	# Without what it would bring along: its tests need neither plots nor a second OpenCV. AGPL, so never a dependency.
+	PYTHON=$(PYTHON) .ci/install $(VENV) --no-deps ultralytics ultralytics-thop
 	@touch $@ $(VENV)/.audit
 
 $(VENV)/.bench: $(NEEDS)

@@ -42,6 +42,22 @@ class Candidates:
     logits: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """Where on the objects of one image a patch is stuck, seen in perspective.
+
+    Attributes:
+        quads: (K, 4, 2) float32 (x, y) px, one per object: the corners of the area in the order upper left, upper
+            right, lower right, lower left of the area itself, whatever way it is turned in the image. NaN where an
+            object has no area: no patch is stuck on it.
+        hidden: (H, W) float32 in [0, 1], the share of each pixel taken by something in front of the areas; ``None``
+            where nothing stands in front.
+    """
+
+    quads: Tensor
+    hidden: Tensor | None = None
+
+
 @runtime_checkable
 class Detector(Protocol):
     """An object detector.
@@ -124,12 +140,14 @@ TASKS = ("detector", "recognizer", "forgery", "liveness", "classifier")
 class Constraint(Protocol):
     """The set of inputs that a probe may propose, checked without the probe's help."""
 
-    def violations(self, clean: Tensor, changed: Tensor, boxes: Sequence[Tensor]) -> list[str]:
+    def violations(
+        self, clean: Tensor, changed: Tensor, boxes: Sequence[Tensor], areas: Sequence[Areas] | None = None
+    ) -> list[str]:
         """One sentence per rule broken; empty where ``changed`` is allowed.
 
         Args:
             clean: (N, 3, H, W) in [0, 1]. changed: the same shape. boxes: per image (K, 4) xyxy px, the boxes that
-            the perturbation was placed on.
+            the perturbation was placed on. areas: per image, where the scenes name areas.
         """
         ...
 
@@ -151,11 +169,14 @@ class Perturbation(Protocol):
         """sha256 of everything that decides what ``apply`` does (pixels, placement, parts removed)."""
         ...
 
-    def apply(self, images: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        """Images (N, 3, H, W) with the perturbation on every box; ``boxes[i]`` is (K_i, 4), K_i may be 0."""
+    def apply(self, images: Tensor, boxes: Sequence[Tensor], areas: Sequence[Areas] | None = None) -> Tensor:
+        """Images (N, 3, H, W) with the perturbation on every box; ``boxes[i]`` is (K_i, 4), K_i may be 0.
+
+        ``areas[i]`` holds the areas of the same K_i objects, where the scenes name any.
+        """
         ...
 
-    def regions(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def regions(self, boxes: Tensor, size: tuple[int, int], areas: Areas | None = None) -> Tensor:
         """Where the perturbation lies for each box: (K, 4) xyxy px, not clipped; ``size`` is (height, width)."""
         ...
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from audit.contracts import Detections, Detector
+from audit.contracts import Areas, Detections, Detector
 from audit.data.scenes import Scene
 from audit.errors import AuditError, ModelError
 
@@ -26,12 +26,14 @@ class Batch:
     Attributes:
         images: (N, 3, H, W) float32 in [0, 1] on the device.
         boxes: per image (K_i, 4) xyxy px, the objects that are not ignored; labels: per image (K_i,) int64.
+        areas: per image, of the same objects; ``None`` where no scene of the batch names any.
     """
 
     scenes: tuple[Scene, ...]
     images: Tensor
     boxes: list[Tensor]
     labels: list[Tensor]
+    areas: list[Areas] | None = None
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Execution:
             images=images.to(self.device, non_blocking=True).float() / 255,
             boxes=[s.boxes[~s.ignore].to(self.device) for s in scenes],
             labels=[s.labels[~s.ignore].to(self.device) for s in scenes],
+            areas=areas_of(scenes, self.device),
         )
 
     def autocast(self) -> torch.autocast | nullcontext[None]:
@@ -104,6 +107,18 @@ class Execution:
         for d in out:
             _require_sound(d, len(detector.classes))
         return out
+
+
+def areas_of(scenes: Sequence[Scene], device: torch.device) -> list[Areas] | None:
+    """Areas of the objects that count, per scene; ``None`` where no scene names any."""
+    if all(s.areas is None for s in scenes):
+        return None
+    out = []
+    for s in scenes:
+        quads = torch.full((len(s.boxes), 4, 2), torch.nan) if s.areas is None else s.areas
+        hidden = None if s.hidden is None else s.hidden().to(device).float() / 255
+        out.append(Areas(quads[~s.ignore].to(device), hidden))
+    return out
 
 
 def _require_sound(d: Detections, classes: int) -> None:

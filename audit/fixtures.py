@@ -8,15 +8,33 @@ from typing import Any, Protocol
 
 import pytest
 
-from audit.contracts import Detector, Perturbation
+from audit.contracts import Detector, Perturbation, WhiteBoxDetector
 from audit.data.scenes import Scenes
-from audit.measures.detector import DetectorMeasure
+from audit.measures.scenes import SceneMeasure
+from audit.profile import Profile
 from audit.record import Diagnostic, digest
 from audit.session import AuditSession, Split, seed_of
-from audit.stash import SESSION, STEP, TRIAL, Undecided
+from audit.stash import SESSION, STEP, TRIAL, Inapplicable, Undecided
 from audit.state import frozen
+from audit.surrogates import Surrogate
+from audit.tiny import tiny_images
 
-__all__ = ["STEP", "Craft", "any_detector", "craft", "detector", "measure", "scenes"]
+__all__ = [
+    "STEP",
+    "Craft",
+    "all_surrogates",
+    "any_detector",
+    "craft",
+    "detector",
+    "measure",
+    "moving_boxes",
+    "profile",
+    "published",
+    "scenes",
+    "several_classes",
+    "surrogates",
+    "white_box",
+]
 
 
 class Crafted(Perturbation, Protocol):
@@ -56,6 +74,30 @@ def detector(request: pytest.FixtureRequest, any_detector: Detector) -> Detector
     if reason:
         raise Undecided(reason)
     return any_detector
+
+
+@pytest.fixture
+def white_box(detector: Detector) -> WhiteBoxDetector:
+    """The detector, where it shows its candidates; without them the control is not applicable."""
+    if not isinstance(detector, WhiteBoxDetector):
+        raise Inapplicable("The model offers no candidates(images), and this attack needs gradients.")
+    return detector
+
+
+@pytest.fixture
+def moving_boxes(white_box: WhiteBoxDetector, request: pytest.FixtureRequest) -> WhiteBoxDetector:
+    """The detector, where the boxes of its candidates follow the image; else the control is not applicable."""
+    images = tiny_images((256, 320), request.config.stash[SESSION].execution.device).requires_grad_()
+    if not white_box.candidates(images).boxes.requires_grad:
+        raise Inapplicable("The boxes of the detector's candidates do not depend on the image: none can be moved.")
+    return white_box
+
+
+@pytest.fixture
+def several_classes(any_detector: Detector) -> None:
+    """Asks for a detector of more than one class; without it the control is not applicable."""
+    if len(any_detector.classes) < 2:
+        raise Inapplicable("The detector knows one class alone, so that nothing can be taken for another.")
 
 
 @pytest.fixture
@@ -101,10 +143,43 @@ def craft(request: pytest.FixtureRequest) -> Craft:
 
 
 @pytest.fixture
-def measure(request: pytest.FixtureRequest) -> DetectorMeasure:
+def profile(request: pytest.FixtureRequest) -> Profile:
+    """The profile of the run."""
+    return request.config.stash[SESSION].profile
+
+
+@pytest.fixture
+def all_surrogates(request: pytest.FixtureRequest) -> dict[str, Surrogate]:
+    """Every other detector that is given, by name; maybe none."""
+    return request.config.stash[SESSION].surrogates
+
+
+@pytest.fixture
+def surrogates(request: pytest.FixtureRequest) -> dict[str, Surrogate]:
+    """The white-box detectors that an attacker may hold, by name; without any the control is not applicable."""
+    found = {n: s for n, s in request.config.stash[SESSION].surrogates.items() if s.white_box}
+    if not found:
+        raise Inapplicable(
+            "No surrogate with candidates(images): give other model files with --audit-surrogates, or "
+            "surrogates(device) in the model file."
+        )
+    return found
+
+
+@pytest.fixture
+def published(request: pytest.FixtureRequest) -> dict[str, Path]:
+    """Pictures of patches made elsewhere, by name; without any the control is not applicable."""
+    found = request.config.stash[SESSION].published
+    if not found:
+        raise Inapplicable("No published patches: give pictures, or a folder of them, with --audit-patches.")
+    return found
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest) -> SceneMeasure:
     """Measures for the control's task, writing into its record."""
     config = request.config
-    return DetectorMeasure(request.node.stash[TRIAL], config.stash[SESSION], config.stash[STEP])
+    return SceneMeasure(request.node.stash[TRIAL], config.stash[SESSION], config.stash[STEP])
 
 
 def budget_of(session: AuditSession) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from audit.errors import AuditError
 from audit.options import Options
 from audit.recorder import Recorder
 from audit.session import AuditSession
-from audit.stash import RECORD, SESSION, STEP, TRIAL, Undecided
-from audit.trial import NotAttacked
+from audit.stash import RECORD, SESSION, STEP, TRIAL, Inapplicable, Undecided
+from audit.trial import NotApplicable, NotAttacked
 
 
 def begin(config: pytest.Config, options: Options) -> None:
@@ -160,7 +160,11 @@ def pytest_runtest_makereport(
     if record is None:
         assert call.excinfo is not None
         error = call.excinfo.value
-        record = trial.fail_with(NotAttacked(str(error)) if isinstance(error, Undecided) else error)
+        if isinstance(error, Undecided):
+            error = NotAttacked(str(error))
+        elif isinstance(error, Inapplicable):
+            error = NotApplicable(str(error))
+        record = trial.fail_with(error)
     session = item.config.stash[SESSION]
     if not session.model_unchanged:
         changed = "The audit changed the model's weights, buffers or modes, so its numbers are not of the model given."
@@ -183,6 +187,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     shown = {
         "inconclusive": ("inconclusive", "?", "INCONCLUSIVE"),
         "waived": ("waived", "w", "WAIVED"),
+        "not_applicable": ("not applicable", "-", "NOT APPLICABLE"),
     }
     return shown.get(verdict)
 

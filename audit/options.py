@@ -20,8 +20,13 @@ HELP = {
     "seed": "seed of the run; every control derives its own from it and its id",
     "control": "run this control only (an id, or an id with its variant); may be repeated",
     "report": "output folder",
+    "surrogates": "model file whose models serve as surrogates for transfer attacks; may be repeated",
+    "patches": "published patches to try: a picture, or a folder of pictures; may be repeated",
     "cache": "folder of crafted patches and clean predictions",
 }
+
+REPEATED = ("control", "surrogates", "patches")
+"""Options that may be given more than once."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,12 @@ class Options:
     control: tuple[str, ...] = ()
     report: str = "audit-report"
     cache: str | None = None
+    surrogates: tuple[str, ...] = ()
+    patches: tuple[str, ...] = ()
 
     def asdict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {**asdict(self), "control": list(self.control)}
+        return {**asdict(self), **{name: list(getattr(self, name)) for name in REPEATED}}
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -50,8 +57,8 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("assay", "robustness audit")
     for f in fields(Options):
         kind: dict[str, Any] = {"default": None, "dest": f"audit_{f.name}", "help": HELP[f.name]}
-        if f.name == "control":
-            kind |= {"action": "append", "metavar": "ID"}
+        if f.name in REPEATED:
+            kind |= {"action": "append", "metavar": "ID" if f.name == "control" else "PATH"}
         elif f.name in ("threads", "seed"):
             kind |= {"type": int, "metavar": "N"}
         else:
@@ -72,8 +79,7 @@ def effective(config: pytest.Config) -> Options:
         AuditError: a number out of range.
     """
     values = given(config)
-    if "control" in values:
-        values["control"] = tuple(values["control"])
+    values |= {name: tuple(values[name]) for name in REPEATED if name in values}
     options = Options(**values)
     if not 1 <= options.threads <= 1024:
         raise AuditError(

@@ -151,12 +151,7 @@ def load(name_or_path: str | Path, *, today: date | None = None) -> Profile:
         waiver that expired or names no control of the profile.
     """
     path = _find(name_or_path)
-    source = path.read_bytes()
-    try:
-        text = source.decode()
-        values = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _error(path, "valid TOML", str(error), "mend that place") from error
+    source, text, values = _read(path)
     try:
         file = ProfileFile.model_validate(values)
     except ValidationError as error:
@@ -192,6 +187,41 @@ def _find(name_or_path: str | Path) -> Path:
         got=f"{str(name_or_path)!r}, which is neither",
         mend=_nearest(str(name_or_path), known, "check the path"),
     )
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> tuple[bytes, str, dict[str, Any]]:
+    """Bytes (with those of the profiles that it extends), text and tables of a profile."""
+    source = path.read_bytes()
+    try:
+        text = source.decode()
+        values = tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _error(path, "valid TOML", str(error), "mend that place") from error
+    base = values.pop("extends", None)
+    if base is None:
+        return source, text, values
+    if not isinstance(base, str):
+        raise _error(path, "`extends` to be the name or path of a profile", repr(base), "write it in quotes")
+    beside = path.parent / base
+    found = beside if beside.is_file() else _find(base)
+    if found.resolve() in (path.resolve(), *(a.resolve() for a in above)):
+        raise _error(path, "a profile that does not extend itself", repr(base), "remove `extends` in one of them")
+    first, _, tables = _read(found, (*above, path))
+    return first + b"\0" + source, text, _merged(tables, values)
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Tables joined key by key; a limit that is set replaces the other kind of limit."""
+    out = dict(base)
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(out.get(key), dict):
+            out[key] = _merged(out[key], value)
+        else:
+            out[key] = value
+    if {"min", "max"} & set(own):
+        for kind in {"min", "max"} - set(own):
+            out.pop(kind, None)
+    return out
 
 
 def _limits(path: Path, file: ProfileFile) -> dict[str, LimitSpec]:

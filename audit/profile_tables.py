@@ -26,6 +26,8 @@ class DataTable(_Table):
             beside the owner's. match_iou: overlap from which a detection counts as the object.
         object_mm: (width, height) of a real object in millimetres, for the patch's print size; an adult's face, 150 by
             200, where the data has faces and nothing is given.
+        patch_share, patch_aspect, patch_at: a scene patch where the data names no areas: its area over the object's
+            box, its width over its height, its centre as shares of the box. patch_light: match the light of the place.
         self_label_confidence: score from which the model's own clean detections serve as labels.
     """
 
@@ -35,6 +37,10 @@ class DataTable(_Table):
     delta: Between = 0.99
     match_iou: Between = 0.5
     object_mm: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] | None = None
+    patch_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    patch_aspect: Annotated[float, Field(ge=0.05, le=20)] = 1.0
+    patch_at: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.5, 0.5]
+    patch_light: bool = False
     self_label_confidence: Between = 0.8
 
 

@@ -87,6 +87,26 @@ class Curve(_Strict):
     mark_label: str = ""
 
 
+class Grid(_Strict):
+    """A table of one number over two things: surrogate × target, scale × place, team × model.
+
+    ``values[i][j]`` belongs to ``rows[i]`` and ``columns[j]``; ``None`` where nothing was measured.
+    ``marks`` names cells by (row, column) index, e.g. the diagonal of a transfer matrix; ``mark_label`` says what for.
+    """
+
+    title: str
+    row_label: str
+    column_label: str
+    rows: list[str]
+    columns: list[str]
+    values: list[list[float | None]]
+    unit: str = "share"
+    higher_is_better: bool = True
+    marks: list[tuple[int, int]] = Field(default_factory=list)
+    mark_label: str = ""
+    note: str = ""
+
+
 class Diagnostic(_Strict):
     """A number that says whether the attack itself was sound. Raised turns a pass into inconclusive."""
 
@@ -134,6 +154,7 @@ class Control(_Strict):
     limit: Limit | None = None
     conditions: list[Condition] = Field(default_factory=list)
     curves: list[Curve] = Field(default_factory=list)
+    grids: list[Grid] = Field(default_factory=list)
     diagnostics: list[Diagnostic] = Field(default_factory=list)
     refs: list[str] = Field(default_factory=list)
     access: str = ""

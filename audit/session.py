@@ -38,6 +38,7 @@ from audit.record import Data, Diagnostic, Precondition, Unreadable, digest
 from audit.state import frozen
 from audit.subject import Subject, find_device
 from audit.subject import load as load_subject
+from audit.surrogates import Surrogate, surrogates_of
 from audit.tiny import tiny_images
 from audit.trial import Trial
 
@@ -89,7 +90,7 @@ class AuditSession:
         )
         self.evidence = EvidenceStore(self.folder)
         if "detector" in self.subject.tasks:
-            _ = self.scenes  # empty data must not be found out an hour later
+            _ = self.scenes, self.surrogates, self.published  # what is wrong must not be found out an hour later
 
     def _behaviour(self) -> str:
         """Digest of what the models say of the tiny batch: weights may sit where no digest reaches them."""
@@ -103,10 +104,28 @@ class AuditSession:
                 parts.append([[(d.scores * 1e3).round().tolist(), d.boxes.round().tolist()] for d in found])
         return digest(parts)
 
+    @cached_property
+    def surrogates(self) -> dict[str, Surrogate]:
+        """Other detectors that an attacker may hold, by name; empty where none are given."""
+        if "detector" not in self.subject.tasks:
+            return {}
+        return surrogates_of(self.subject, self.options.surrogates, self.execution.device)
+
+    @cached_property
+    def published(self) -> dict[str, Path]:
+        """Pictures of --audit-patches by name."""
+        return pictures_of(self.options.patches)
+
+    def told_of(self, detector: Detector) -> str | None:
+        """Digest of a surrogate; ``None`` for the audited detector, whose digest is part of every key."""
+        return next((s.digest for s in self.surrogates.values() if s.detector is detector), None)
+
     @property
     def attacked(self) -> frozenset[int]:
-        """The labels that count: of all the data, not of the sample that the budget took."""
-        return frozenset(x for s in self._all_scenes for x in s.labels[~s.ignore].tolist())
+        """The labels that count: those of the profile, else of all the data, not of the sample that the budget took."""
+        return frozenset(self._all_scenes.targets) or frozenset(
+            x for s in self._all_scenes for x in s.labels[~s.ignore].tolist()
+        )
 
     def doubts(self, *, of_gradients: bool) -> list[Diagnostic]:
         """Facts of the tiny batch on which no pass can stand, as raised diagnostics."""
@@ -248,6 +267,8 @@ class AuditSession:
                 "budget": self.options.budget,
                 "seed": self.options.seed,
                 "data": [d.digest for d in self.data_records()],
+                "surrogates": {name: s.digest for name, s in self.surrogates.items()},
+                "patches": {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in self.published.items()},
             }
         )
 
@@ -276,6 +297,7 @@ class AuditSession:
         # Beside the report under review, and without what this run keeps: a number that is read back proves nothing.
         words |= {"report": "audit-again", "cache": "audit-again/cache"}
         given = [f"--audit-{name}={value}" for name, value in words.items() if value is not None]
+        given += [f"--audit-surrogates={file}" for file in o.surrogates] + [f"--audit-patches={p}" for p in o.patches]
         return shlex.join(["pytest", "suites/", *given])
 
     @property
@@ -287,6 +309,32 @@ class AuditSession:
 def seed_of(id: str, seed: int) -> int:
     """The seed of a control: sha256 of run seed and id, so that order, workers and selection do not matter."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{id}".encode()).digest()[:8], "big") >> 1
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def pictures_of(paths: Sequence[str]) -> dict[str, Path]:
+    """Name -> file of the pictures named, and of those in the folders named.
+
+    Raises:
+        DataError: nothing there, or no picture in it.
+    """
+    found: dict[str, Path] = {}
+    for text in paths:
+        place = Path(text)
+        files = sorted(f for f in place.rglob("*") if f.suffix.lower() in PICTURES) if place.is_dir() else [place]
+        if not files or not all(f.is_file() for f in files):
+            raise DataError(
+                f"--audit-patches {text}",
+                expected=f"a picture or a folder of pictures ({', '.join(PICTURES)})",
+                got="no picture" if place.is_dir() else "nothing there",
+                mend="check the path",
+            )
+        for file in files:
+            name = file.relative_to(place).with_suffix("").as_posix() if place.is_dir() else file.stem
+            found[name if name not in found else f"{name} ({file.suffix})"] = file
+    return found
 
 
 def output_folder(name: str) -> Path:
@@ -310,7 +358,18 @@ def output_folder(name: str) -> Path:
     return folder
 
 
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "pillow", "onnxruntime", "onnx2torch", "scipy")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-python",
+    "pillow",
+    "onnxruntime",
+    "onnx2torch",
+    "scipy",
+    "av",
+    "httpx",
+)
 
 
 def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:

@@ -16,5 +16,9 @@ RECORD = pytest.StashKey[Control]()
 STEP = pytest.StashKey[Callable[[float, str], None]]()
 
 
+class Inapplicable(pytest.skip.Exception):  # type: ignore[name-defined,misc]
+    """Ends a test whose control asks for something that neither model nor options offer; shown with its reason."""
+
+
 class Undecided(pytest.skip.Exception):  # type: ignore[name-defined,misc]
     """Ends a test whose control is inconclusive; pytest would exit 0 on a skip, the recorder does not."""

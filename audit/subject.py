@@ -142,13 +142,24 @@ def _tasks(path: Path, made: object, device: torch.device) -> dict[str, Any]:
                 got=repr(wrong[0]) if wrong else "an empty dict",
                 mend=f"write {near[0]!r}" if near else "name the task of each model",
             )
-        tasks = dict(made)
+        with users_code(path, "a model that takes images"):
+            tasks = {task: _plain(thing, device) if task == "detector" else thing for task, thing in made.items()}
     else:
         with users_code(path, "a model that takes images"):
+            made = _plain(made, device)
             tasks = {find_task(path, made, device): made}
     for task, thing in tasks.items():
         conforms(path, task, thing)
     return tasks
+
+
+def _plain(thing: Any, device: torch.device) -> Any:
+    """A MAITE object detector passes as it is: wrapped here, everything else untouched."""
+    if not hasattr(thing, "metadata"):
+        return thing
+    from audit.adapters.maite import as_it_is
+
+    return as_it_is(thing, device)
 
 
 def _declared(path: Path, module: types.ModuleType) -> dict[str, float]:

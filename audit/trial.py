@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from audit.control import ControlSpec
-from audit.record import Condition, Control, Curve, Diagnostic, Evidence, Limit, Measure, Verdict, Waiver, digest
+from audit.record import Condition, Control, Curve, Diagnostic, Evidence, Grid, Limit, Measure, Verdict, Waiver, digest
 from audit.verdict import decide
 
 
 class NotAttacked(Exception):
     """A precondition does not hold, so the control ends inconclusive without an attack."""
+
+
+class NotApplicable(Exception):
+    """The control asks for something that neither model nor options offer; the text says what."""
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Trial:
     measure: Measure | None = None
     conditions: list[Condition] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +66,8 @@ class Trial:
 
     def fail_with(self, error: BaseException) -> Control:
         """The record of a control that raised: a row of its own, never a missing one."""
+        if isinstance(error, NotApplicable):
+            return self._record("not_applicable", str(error))
         if isinstance(error, NotAttacked):
             return self._record("inconclusive", str(error))
         return self._record("error", f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000])
@@ -78,6 +85,7 @@ class Trial:
             limit=self.limit,
             conditions=self.conditions,
             curves=self.curves,
+            grids=self.grids,
             diagnostics=self.diagnostics,
             refs=list(self.spec.refs),
             access=self.access,

@@ -43,25 +43,25 @@ def centerface():
     return module.model(torch.device("cpu"))
 
 
-def scenes(faces: int, count: int) -> Scenes:
-    """Images with a grid of real faces, each as large as its cell allows."""
+def scenes(faces: int, count: int, side: int = SIDE, fill: float = 1.0) -> Scenes:
+    """Images with a grid of real faces, each ``fill`` times as large as its cell allows."""
     columns, rows = GRIDS[faces]
     pictures = (skimage.data.lfw_subset()[:100] * 255).astype(np.uint8)
     out = []
     for i in range(count):
-        image, boxes = np.full((SIDE, SIDE), 110, np.uint8), []
-        cell = min(SIDE // columns, SIDE // rows) - 4
+        image, boxes = np.full((side, side), 110, np.uint8), []
+        cell = int((min(side // columns, side // rows) - 4) * fill)
         for k in range(faces):
-            x, y = k % columns * (SIDE // columns) + 2, k // columns * (SIDE // rows) + 2
+            x, y = k % columns * (side // columns) + 2, k // columns * (side // rows) + 2
             picture = pictures[(i * faces + k) % 100]
             image[y : y + cell, x : x + cell] = cv2.resize(picture, (cell, cell), interpolation=cv2.INTER_CUBIC)
             boxes.append([x + 0.06 * cell, y + 0.04 * cell, x + 0.84 * cell, y + 0.96 * cell])
-        pixels = torch.from_numpy(image).expand(3, SIDE, SIDE).contiguous()
+        pixels = torch.from_numpy(image).expand(3, side, side).contiguous()
         out.append(
             Scene(
                 id=f"{i:03d}",
                 group=f"{i:03d}",
-                size=(SIDE, SIDE),
+                size=(side, side),
                 boxes=torch.tensor(boxes),
                 labels=torch.zeros(faces, dtype=torch.int64),
                 ignore=torch.zeros(faces, dtype=torch.bool),

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from audit.contracts import Areas
+
 # Vertical centre of the patch as (share of the box height, share of the patch side).
 _CENTRE = {
     "top": (0.0, 0.5),
@@ -53,12 +55,16 @@ class PatchConstraint:
             "every other pixel is the very same; all values stay in [0, 1]."
         )
 
-    def violations(self, clean: Tensor, changed: Tensor, boxes: Sequence[Tensor]) -> list[str]:
+    def violations(
+        self, clean: Tensor, changed: Tensor, boxes: Sequence[Tensor], areas: Sequence[Areas] | None = None
+    ) -> list[str]:
         """One sentence per rule broken, over all images; empty where ``changed`` is allowed.
 
         Args:
             clean: (N, 3, H, W) in [0, 1]; changed: the same shape; boxes: per image (K, 4) xyxy px.
+            areas: not asked for, the patch is placed by the boxes.
         """
+        del areas
         if clean.shape != changed.shape or len(boxes) != len(clean):
             return [
                 (

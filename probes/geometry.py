@@ -12,13 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from audit.contracts import Areas, Constraint
 from audit.errors import AuditError
+from probes.constraints import PatchConstraint
 
 Position = Literal["top", "upper", "center", "lower", "bottom"]
 Removal = Literal[
@@ -40,6 +44,52 @@ _DOWN = {"top": 0.0, "upper": 0.25, "center": 0.5, "lower": 0.75, "bottom": 1.0}
 _SHARE = {"half": 1 / 2, "third": 1 / 3}
 # A pixel of which the patch covers less than this does not count as covered.
 _LEAST_COVER = 1e-6
+
+
+class Worn(Protocol):
+    """Which pixels of a batch the patches cover, worked out once for the batch; depends on no patch.
+
+    Attributes:
+        shape: (N, H, W) of the batch. pixel: (M,) int64 n·H·W + y·W + x of the covered pixels, ascending, each once.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def pixel(self) -> Tensor: ...
+
+    def place(self, images: Tensor, patch: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] with the patch (3, P, Q) in [0, 1] on every object; differentiable in both."""
+        ...
+
+
+class Wear(Protocol):
+    """How a patch is worn on an object: ``Placement`` by its box, ``probes.areas.AreaPlacement`` in perspective."""
+
+    def spec(self) -> Any:
+        """All that determines it, as JSON."""
+        ...
+
+    @property
+    def constraint(self) -> Constraint:
+        """What a patch worn so may change, checked without this geometry."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything to build it again."""
+        ...
+
+    def shown(self, pixels: Tensor) -> NDArray[np.uint8]:
+        """uint8 (h, w, 3) RGB as it would be printed, from pixels uint8 (3, P, Q)."""
+        ...
+
+    def prepare(self, images: Tensor, boxes: Sequence[Tensor], areas: Sequence[Areas] | None = None) -> Worn:
+        """The map for images (N, 3, H, W), per image boxes (K_i, 4) xyxy px and, where known, areas."""
+        ...
+
+    def regions(self, boxes: Tensor, areas: Areas | None = None) -> Tensor:
+        """(K, 4) xyxy px around the patch on each object, not clipped to the image."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +140,31 @@ class Placement:
             "right": (0.0, 0.0, 1.0 - cut, 1.0),
         }[side]
 
+    def spec(self) -> list[Any]:
+        """All that determines it, as JSON."""
+        return [self.position, self.alpha, self.remove]
+
+    @property
+    def constraint(self) -> PatchConstraint:
+        """What a patch worn so may change, checked without this geometry."""
+        return PatchConstraint(self.position, self.alpha, self.remove)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything to build it again with ``Placement(**...)``."""
+        return {"position": self.position, "alpha": self.alpha, "remove": self.remove}
+
+    def shown(self, pixels: Tensor) -> NDArray[np.uint8]:
+        """uint8 (h, w, 3) RGB as it would be printed, from pixels uint8 (3, P, Q); a removed part is left out."""
+        u1, v1, u2, v2 = self.part
+        h, w = pixels.shape[1:]
+        kept = pixels[:, round(v1 * h) : round(v2 * h), round(u1 * w) : round(u2 * w)]
+        return kept.permute(1, 2, 0).contiguous().numpy()
+
+    def prepare(self, images: Tensor, boxes: Sequence[Tensor], areas: Sequence[Areas] | None = None) -> UVMap:
+        """The map that places patches on images (N, 3, H, W) with per image boxes (K_i, 4) xyxy px."""
+        del areas  # placed by the boxes
+        return uv_map([b.to(images.device) for b in boxes], self, (images.shape[2], images.shape[3]))
+
     def squares(self, boxes: Tensor) -> Tensor:
         """The whole patch on each box: (K, 4) xyxy px for boxes (K, 4) xyxy px; not clipped to the image."""
         w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -98,8 +173,9 @@ class Placement:
         y = boxes[:, 1] + (h - s) * _DOWN[self.position]
         return torch.stack([x, y, x + s, y + s], 1)
 
-    def regions(self, boxes: Tensor) -> Tensor:
+    def regions(self, boxes: Tensor, areas: Areas | None = None) -> Tensor:
         """The remaining part of the patch on each box: (K, 4) xyxy px, not clipped to the image."""
+        del areas
         square = self.squares(boxes)
         side = square[:, 2:3] - square[:, 0:1]
         u1, v1, u2, v2 = self.part
@@ -142,6 +218,10 @@ class UVMap:
 
     def __len__(self) -> int:
         return len(self.pixel)
+
+    def place(self, images: Tensor, patch: Tensor) -> Tensor:
+        """Images with the patch on every box, see :func:`place`."""
+        return place(images, patch, self)
 
     @property
     def uv(self) -> Tensor:

@@ -18,7 +18,7 @@ from audit.data.scenes import Scenes
 from audit.errors import DataError
 from audit.execution import Execution
 
-Access = Literal["white-box", "query", "none"]
+Access = Literal["white-box", "transfer", "query", "none"]
 Progress = Callable[[float, str], None]
 """Called with the finished share in [0, 1] and a few words."""
 
@@ -34,7 +34,9 @@ class Probe(Protocol):
     goal: ClassVar[str]
     threat: ClassVar[str]
     refs: ClassVar[tuple[str, ...]]
-    access: ClassVar[Access]
+
+    @property
+    def access(self) -> Access: ...
 
     @property
     def name(self) -> str:
@@ -87,6 +89,6 @@ def with_objects(scenes: Scenes) -> Scenes:
     return replace(scenes, scenes=chosen)
 
 
-def frozen(detector: Detector) -> AbstractContextManager[None]:
-    """The model in evaluation mode and without weight gradients; afterwards as it was, module by module."""
-    return state.frozen(state.modules_of(detector))
+def frozen(*detectors: Detector) -> AbstractContextManager[None]:
+    """The models in evaluation mode and without weight gradients; afterwards as they were, module by module."""
+    return state.frozen(state.modules_of(*detectors))

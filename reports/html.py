@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audit.record import ORDER, Control, Evidence, Reference, Report
-from reports import curves, facts, figures, pictures, references, words
+from reports import curves, facts, figures, grids, pictures, references, words
 
 SIZE_LIMIT = 5_000_000
 """The page is never larger than this many bytes, unless its text alone is."""
@@ -120,11 +120,14 @@ def _environment() -> Environment:
         words=words,
         figures=figures,
         curves=curves,
+        grids=grids,
         cases=cases,
         gallery=gallery,
         loose_files=loose_files,
         link=link,
         print_mm=print_mm,
+        print_words=print_words,
+        asked=asked,
     )
     return env
 
@@ -241,8 +244,40 @@ def link(url: str) -> str:
 
 
 def print_mm(control: Control) -> float | None:
-    """Width of the printed patch in mm, where the control recorded it as ``details["print_mm"]``."""
-    value = control.details.get("print_mm")
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10_000:
+    """Width of the printed patch in mm, by ``details["print_cm"]``, or else ``details["print_mm"]``."""
+    sides = print_cm(control)
+    return 10 * sides[0] if sides else _positive(control.details.get("print_mm"))
+
+
+def print_cm(control: Control) -> tuple[float, ...]:
+    """(width,) or (width, height) of the print in cm, where the control recorded it as ``details["print_cm"]``."""
+    given = control.details.get("print_cm")
+    sides = [_positive(v) for v in (given if isinstance(given, list | tuple) else [given])]
+    return tuple(s for s in sides if s is not None) if len(sides) <= 2 and None not in sides else ()
+
+
+def print_words(control: Control) -> str:
+    """The size of the print and its resolution: ``120 × 54 cm at 59 dots per inch``; empty where no size is known."""
+    sides, mm = print_cm(control), print_mm(control)
+    if mm is None:
+        return ""
+    size = f"{' × '.join(words.short(s) for s in sides)} cm" if sides else f"{words.number(mm)} mm"
+    dpi = _positive(control.details.get("print_dpi"))
+    return (
+        size + ("" if len(sides) == 2 else " wide") + (f" at {words.short(round(dpi, 1))} dots per inch" if dpi else "")
+    )
+
+
+def asked(control: Control) -> str:
+    """How often the model was asked to find the patch, where that is ``details["queries"]``; else empty."""
+    value = _positive(control.details.get("queries"))
+    if value is None:
+        return ""
+    return f"Found with {value:,.0f} {'query' if value == 1 else 'queries'} of the model. ".replace(",", "\u202f")
+
+
+def _positive(value: Any) -> float | None:
+    """A number above 0 that is not absurd, or ``None``: details are free-form."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9:
         return float(value)
     return None

@@ -121,10 +121,10 @@ def test_a_probe_that_leaves_its_constraint_set_is_an_error_never_a_result():
     patch = NoisePatch().craft(planted.Red(), planted.scenes(2), seed=1, **SETTINGS)
     batch = Execution().batch(planted.scenes(2).scenes)
     changed = patch.apply(batch.images, batch.boxes)
-    require(patch, batch.images, changed, batch.boxes, ["a", "b"])
+    require(patch, batch, changed)
     changed[0, 0, -1, -1] += 0.1
     with pytest.raises(ConstraintViolated, match="this is a defect of the probe"):
-        require(patch, batch.images, changed, batch.boxes, ["a", "b"])
+        require(patch, batch, changed)
 
 
 def test_samples_are_chosen_by_seed_never_the_first_ones():

@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from audit.budget import Budget
-from audit.contracts import Detections
+from audit.errors import AuditError
 from audit.execution import Execution
-from probes.detection import RandomSearchPatch
-from probes.detection.random_search import best_scores, log_odds, search, stripes
+from probes.detection import NoisePatch, RandomSearchPatch
+from probes.detection.queries import best_scores
+from probes.detection.random_search import ROUNDS, proposal, search, stripes
 from tests import planted
+from tests.kit import ultralight
+from tests.lfw import lfw_scenes
 
 
-class Counted(planted.QueryOnly):
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, images):
-        self.calls += 1
-        return super().__call__(images)
-
-
-def craft(detector, queries, seed=0):
+def craft(detector, queries, seed=0, **options):
     budget = Budget("test", steps=0, batch=4, queries=queries, images=12, bootstrap=100)
-    return RandomSearchPatch().craft(detector, planted.scenes(4), execution=Execution(), budget=budget, seed=seed)
+    probe = RandomSearchPatch(**options)
+    return probe.craft(detector, planted.scenes(4), execution=Execution(), budget=budget, seed=seed)
 
 
-@pytest.mark.parametrize("queries", [3, 40])
-def test_asks_exactly_as_often_as_the_budget_says_and_records_each(queries):
-    detector = Counted()
-    patch = craft(detector, queries)
-    assert detector.calls == queries + 3, (
-        "the attack keeps to its budget; three more calls ask whether the answers are sound"
-    )
-    assert patch.history["query"] == [float(i + 1) for i in range(queries)]
-    assert len(patch.history["loss"]) == queries
-
-
-def test_finds_the_weakness_that_gradients_find():
+@pytest.mark.parametrize("options", [{}, {"population": 1}, {"feedback": "decision"}])
+def test_finds_the_weakness_that_gradients_find(options):
     batch = Execution().batch(planted.scenes(6, seed=5).scenes)
-    found = best_scores(
-        planted.Red()(craft(planted.QueryOnly(), 60).apply(batch.images, batch.boxes)), batch.boxes, batch.labels
-    )
+    patch = craft(planted.QueryOnly(), 60, **options)
+    found = best_scores(planted.Red()(patch.apply(batch.images, batch.boxes)), batch.boxes, batch.labels)
     assert float((found >= 0.5).float().mean()) < 0.2
+    assert patch.history["success"][-1] == 1.0
+
+
+@pytest.mark.parametrize("kind", [planted.Robust, planted.Blind])
+def test_what_cannot_be_hidden_raises_no_flag(kind):
+    scenes = planted.scenes(6, row=planted.ROW) if kind is planted.Blind else planted.scenes(6)
+    budget = Budget("test", steps=0, batch=4, queries=60, images=12, bootstrap=100)
+    patch = RandomSearchPatch().craft(kind(), scenes, execution=Execution(), budget=budget, seed=0)
+    assert patch.history["success"][-1] < 0.5
+    assert not [d.name for d in patch.diagnostics if d.raised and "unbounded" not in d.name]
+
+
+def test_a_detector_that_answers_at_random_is_told():
+    patch = craft(planted.Random(), 20)
+    assert [d.raised for d in patch.diagnostics if d.name == "two runs agree"] == [True]
 
 
 def test_loss_never_rises_on_the_same_images():
@@ -55,6 +57,36 @@ def test_loss_never_rises_on_the_same_images():
     assert all(b <= a for a, b in itertools.pairwise(curve))
     assert float((best.float() - goal).mean()) == curve[-1]
     assert curve[-1] < 0.2 * curve[0]
+
+
+def test_a_new_round_asks_about_the_best_so_far_again():
+    asked = []
+
+    def loss(p, turn):
+        asked.append((turn, p))
+        return float(p.float().mean()) + 1000 * turn
+
+    best, curve = search(stripes(8, torch.Generator()), loss, 2 * ROUNDS, torch.Generator().manual_seed(0))
+    assert [turn for turn, _ in asked] == [0] * ROUNDS + [1] * ROUNDS
+    assert curve[ROUNDS] == pytest.approx(curve[ROUNDS - 1] + 1000)
+    assert float(best.float().mean()) + 1000 == pytest.approx(curve[-1])
+
+
+@given(st.integers(0, 2**31), st.integers(1, 30), st.integers(1, 30), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_a_proposal_is_one_rectangle_of_one_strong_colour(seed, rows, columns, done):
+    grey = torch.full((3, rows, columns), 128, dtype=torch.uint8)
+    changed = (out := proposal(grey, done, torch.Generator().manual_seed(seed))).ne(grey).any(0)
+    ys, xs = changed.nonzero(as_tuple=True)
+    height, width = int(ys.max() - ys.min()) + 1, int(xs.max() - xs.min()) + 1
+    assert len(ys) == height * width
+    colours = out[:, changed].unique(dim=1)
+    assert colours.shape == (3, 1)
+    assert set(colours.flatten().tolist()) <= {0, 255}
+    share = 0.5 * (1 - done) ** 2 + 0.03
+    assert height in (rows, max(1, round(rows * share)))
+    assert width in (columns, max(1, round(columns * share)))
+    assert bool((grey == 128).all()), "the patch handed in is left alone"
 
 
 def test_the_seed_decides_all():
@@ -67,19 +99,38 @@ def test_the_seed_decides_all():
     assert not torch.equal(ends[0], ends[2])
 
 
-def test_best_scores_by_hand():
-    found = Detections(
-        torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10], [50, 50, 60, 60]]),
-        torch.tensor([0.4, 0.7, 0.99, 0.8]),
-        torch.tensor([0, 0, 1, 0]),
-    )
-    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 72]])
-    assert best_scores([found], [boxes], [torch.tensor([0, 0])]).tolist() == pytest.approx([0.7, 0.0])
-    none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
-    assert best_scores([none], [boxes], [torch.tensor([0, 0])]).tolist() == [0.0, 0.0]
+def test_wrong_options_are_refused():
+    with pytest.raises(AuditError, match="population"):
+        RandomSearchPatch(population=0)
 
 
-def test_what_is_not_reported_counts_as_one_in_a_thousand():
-    assert log_odds(torch.tensor([0.0])) == pytest.approx(log_odds(torch.tensor([1e-3])))
-    assert log_odds(torch.tensor([0.5])) == pytest.approx(0.0)
-    assert log_odds(torch.tensor([1.0])) < 20
+class Closed:
+    """A real detector behind an interface: nothing of it can be had but its answers."""
+
+    def __init__(self, detector):
+        self._ask, self.classes, self.score_threshold = detector.__call__, detector.classes, detector.score_threshold
+
+    def __call__(self, images):
+        return self._ask(images)
+
+
+@pytest.mark.slow
+@pytest.mark.kit
+def test_beats_noise_on_a_real_detector_that_only_answers():
+    detector = Closed(ultralight())
+    scenes = lfw_scenes(80, 0)
+    people = sorted({s.group for s in scenes})
+    held = replace(scenes, scenes=tuple(s for s in scenes if s.group in people[::3]))
+    seen = replace(scenes, scenes=tuple(s for s in scenes if s.group not in people[::3]))
+    budget = Budget("test", steps=0, batch=8, queries=10**6, images=80, bootstrap=100)
+    patch = RandomSearchPatch(max_images=1200).craft(detector, seen, execution=Execution(), budget=budget, seed=0)
+    noise = NoisePatch().craft(detector, seen, execution=Execution(), budget=budget, seed=0)
+    kept = []
+    for worn in (patch, noise):
+        scores = [
+            best_scores(Execution().detect(detector, worn.apply(b.images, b.boxes)), b.boxes, b.labels)
+            for b in Execution().batches(held, 8)
+        ]
+        kept.append(float((torch.cat(scores) >= 0.99).float().mean()))
+    assert patch.origin["images_sent"] <= 1200
+    assert kept[0] <= kept[1] - 0.1

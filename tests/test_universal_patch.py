@@ -122,7 +122,7 @@ def test_views_move_pixels_and_boxes_together():
         x, y = 30 + int(marks[i, 0] * 40), 25 + int(marks[i, 1] * 25)
         images[i, :, y : y + 20, x : x + 30] = 1
         boxes.append(torch.tensor([[float(x), float(y), x + 30.0, y + 20.0]]))
-    seen, moved, worn = view(images, boxes, torch.Generator().manual_seed(4))
+    seen, moved, worn, _ = view(images, boxes, torch.Generator().manual_seed(4))
     assert seen.shape == images.shape
     assert float(seen.min()) >= 0
     assert float(seen.max()) <= 1

@@ -1,8 +1,10 @@
 """Adapters: a real model becomes a contract object in one line.
 
-``callable_detector`` for plain torch functions, ``torchvision_detector``, ``onnx_detector`` with the decoders
-``AnchorGrid``, ``Yolo`` and ``CenterHeatmap``. Each is imported when it is first asked for, so that nobody pays for an
-adapter, or needs its extra, who does not use it.
+``callable_detector`` for plain torch functions, ``torchvision_detector``, ``ultralytics_detector``,
+``huggingface_detector``, ``maite_detector``, ``torchscript_detector`` and ``onnx_detector`` with the decoders
+``AnchorGrid``, ``Yolo`` and ``CenterHeatmap``; ``opencv_detector`` and ``opencv_face_detector`` for what is deployed on
+OpenCV, ``http_detector`` for what answers over a network. Each is imported when it is first asked for, so that nobody
+pays for an adapter, or needs its extra, who does not use it.
 """
 
 from __future__ import annotations
@@ -13,16 +15,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audit.adapters.callables import callable_detector
     from audit.adapters.decoders import AnchorGrid, CenterHeatmap, Yolo
+    from audit.adapters.http_remote import http_detector
+    from audit.adapters.huggingface import huggingface_detector
+    from audit.adapters.maite import maite_detector
     from audit.adapters.names import COCO80
     from audit.adapters.onnx_detectors import onnx_detector
+    from audit.adapters.opencv_dnn import opencv_detector
+    from audit.adapters.opencv_faces import opencv_face_detector
     from audit.adapters.outputs import Outputs
     from audit.adapters.preprocess import Preprocess
+    from audit.adapters.torchscript import torchscript_detector
     from audit.adapters.torchvision_detectors import torchvision_detector
+    from audit.adapters.ultralytics_yolo import ultralytics_detector
 
 _HOME = {
     "callable_detector": "callables",
     "torchvision_detector": "torchvision_detectors",
     "onnx_detector": "onnx_detectors",
+    "torchscript_detector": "torchscript",
+    "ultralytics_detector": "ultralytics_yolo",
+    "huggingface_detector": "huggingface",
+    "maite_detector": "maite",
+    "opencv_detector": "opencv_dnn",
+    "opencv_face_detector": "opencv_faces",
+    "http_detector": "http_remote",
     "AnchorGrid": "decoders",
     "COCO80": "names",
     "CenterHeatmap": "decoders",
@@ -39,8 +55,15 @@ __all__ = [
     "Preprocess",
     "Yolo",
     "callable_detector",
+    "http_detector",
+    "huggingface_detector",
+    "maite_detector",
     "onnx_detector",
+    "opencv_detector",
+    "opencv_face_detector",
+    "torchscript_detector",
     "torchvision_detector",
+    "ultralytics_detector",
 ]
 
 

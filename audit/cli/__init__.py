@@ -1,4 +1,4 @@
-"""The side commands of ``python -m audit``: init, doctor, render."""
+"""The side commands of ``python -m audit``: init, doctor, render, score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from audit import __version__
-from audit.cli import doctor, init, render
+from audit.cli import doctor, init, print_patch, render, score
 from audit.errors import AuditError
 
 OK, WRONG = 0, 4
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG
     options, unknown = parser.parse_known_args(given)
     if unknown:
-        _refuse(commands[options.command], unknown[0])
+        _refuse(getattr(options, "parser", commands[options.command]), unknown[0])
     try:
         return int(options.run(options))
     except AuditError as error:
@@ -49,8 +49,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     parser.add_argument("--version", action="version", version=f"assay-audit {__version__}")
     added = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     commands: dict[str, argparse.ArgumentParser] = {}
-    for command in (init, doctor, render):
-        name = command.__name__.rpartition(".")[2]
+    for command in (init, doctor, render, score, print_patch):
+        name = getattr(command, "NAME", command.__name__.rpartition(".")[2])
         text = (command.__doc__ or "").partition("\n")[0]
         commands[name] = added.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.add_arguments(commands[name])

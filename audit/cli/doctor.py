@@ -59,6 +59,9 @@ def _show(subject: Subject, facts: list[Precondition]) -> None:
     for task in subject.tasks:
         models.add_row(task, ATTACKS[subject.access[task]], _suite(task))
     console.print(models)
+    for task, thing in subject.tasks.items():
+        for line in getattr(thing, "remarks", list)():
+            console.print(Text(f"{task}: {line}"), soft_wrap=True)
     checks = Table("", "check on the tiny batch", "value", "expected", title="What was seen", title_justify="left")
     for fact in facts:
         value = "none" if fact.value is None else f"{fact.value:.4g}"
@@ -72,7 +75,7 @@ def _show(subject: Subject, facts: list[Precondition]) -> None:
     declared = ", ".join(f"{k} {v:g}" for k, v in subject.declared.items())
     console.print(Text(f"declared clean performance: {declared or 'none; write declared = {...} to have it checked'}"))
     extras = {
-        "surrogates(device), for attacks by transfer (no control uses it yet)": subject.surrogates_fn,
+        "surrogates(device), for attacks by transfer": subject.surrogates_fn,
         "generator(device), for attacks in a face generator": subject.generator_fn,
         "data(root), the owner's own data": subject.data_fn,
     }

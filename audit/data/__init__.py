@@ -1,10 +1,16 @@
 """Data sets: readers that give Scenes, and the starter set."""
 
+from audit.data.areas import read_areas_csv
 from audit.data.coco import read_coco
 from audit.data.csv_boxes import read_csv
+from audit.data.differencing import find_areas
+from audit.data.drives import read_drives, read_frames, read_video
 from audit.data.folder import read_folder, self_label
 from audit.data.groups import group_by
+from audit.data.labelme import read_labelme
 from audit.data.open import FORMATS, open_scenes
+from audit.data.pinhole import PinholeFit, fit_pinhole, pinhole
+from audit.data.polynomial import fit_polynomial
 from audit.data.scenes import Scene, Scenes, Unreadable
 from audit.data.starter import starter
 from audit.data.torchvision_sets import from_coco_detection, from_wider_face
@@ -14,16 +20,26 @@ from audit.data.yolo import read_yolo
 
 __all__ = [
     "FORMATS",
+    "PinholeFit",
     "Scene",
     "Scenes",
     "Unreadable",
+    "find_areas",
+    "fit_pinhole",
+    "fit_polynomial",
     "from_coco_detection",
     "from_wider_face",
     "group_by",
     "open_scenes",
+    "pinhole",
+    "read_areas_csv",
     "read_coco",
     "read_csv",
+    "read_drives",
     "read_folder",
+    "read_frames",
+    "read_labelme",
+    "read_video",
     "read_voc",
     "read_wider",
     "read_yolo",

@@ -10,6 +10,7 @@ from pathlib import Path
 from audit.data.assemble import Progress, images_below, printable
 from audit.data.coco import read_coco
 from audit.data.csv_boxes import COLUMNS, header_of, read_csv
+from audit.data.drives import looks_like_drives, read_drives
 from audit.data.folder import read_folder
 from audit.data.groups import group_by
 from audit.data.scenes import Scenes
@@ -21,9 +22,9 @@ from audit.errors import DataError
 
 FORMATS = (
     "COCO JSON, WIDER FACE text, Pascal VOC XML, YOLO text, CSV with the columns image,x1,y1,x2,y2, "
-    "a folder of images, or the word starter"
+    "videos or folders of frames with areas, a folder of images, or the word starter"
 )
-PREFIXES = ("coco", "wider", "voc", "yolo", "csv", "folder")
+PREFIXES = ("coco", "wider", "voc", "yolo", "csv", "video", "folder")
 _PEEK = 1 << 16
 
 
@@ -38,7 +39,12 @@ def open_scenes(
     """The data set at ``path``, a file or folder; its format is found from its content.
 
     A prefix names the format where that is wanted: ``wider:PATH``, ``coco:``, ``voc:``, ``yolo:``, ``csv:``,
-    ``folder:`` (images only, to be labelled by the model). ``starter`` is the starter set.
+    ``video:``, ``folder:`` (images only, to be labelled by the model). ``starter`` is the starter set.
+
+    Video data are ``drive1.mp4``, or a folder ``drive1`` of frames, or a folder of several such; beside each may lie
+    ``drive1.areas.csv`` (corners of the areas for a patch), labelme files in ``drive1/``, ``drive1.drive.toml`` (few
+    annotated frames and a model for the others), ``drive1.patched.mp4`` (areas by differencing) and
+    ``drive1.hidden.png`` or ``drive1.hidden/`` (what stands in front); see ``read_drives``.
 
     Args:
         detector_classes: class names for YOLO data that has numbers only.
@@ -61,6 +67,7 @@ def open_scenes(
         "voc": lambda: read_voc(place, images=images, progress=progress),
         "yolo": lambda: read_yolo(place, names=detector_classes, progress=progress),
         "csv": lambda: read_csv(place, images=images, progress=progress),
+        "video": lambda: read_drives(place, progress=progress),
         "folder": lambda: read_folder(place, progress=progress),
     }
     try:
@@ -79,7 +86,7 @@ def open_scenes(
 def _find(path: Path) -> tuple[str, Path]:
     """The format of what is at ``path``, and the file or folder that its reader wants."""
     if path.is_file():
-        kind = _file_kind(path)
+        kind = "video" if looks_like_drives(path) else _file_kind(path)
         if not kind:
             raise _wrong(str(path), "a file of another kind")
         return kind, path
@@ -108,6 +115,8 @@ def _annotations(folder: Path) -> list[tuple[str, list[Path]]]:
     for file in (f for n in near if n.is_dir() for f in _candidates(n)):
         kinds.setdefault(_file_kind(file), []).append(file)
     found: list[tuple[str, list[Path]]] = [(k, kinds[k]) for k in ("coco", "wider", "csv") if k in kinds]
+    if looks_like_drives(folder):
+        found.append(("video", [folder]))
     if "voc" in kinds:
         found.append(("voc", [folder]))
     labels = (f for f in folder.rglob("*.txt") if f.is_file() and looks_yolo(_first_line(f)))

@@ -25,6 +25,9 @@ class Scene:
         subsets: name -> (K,) bool, e.g. WIDER's ``easy``, ``medium``, ``hard``.
         digest: sha256 of the image file's bytes (or of the pixels of a built image).
         load: gives the image as uint8 RGB (3, height, width).
+        areas: (K, 4, 2) float32 (x, y) px, where on each object a patch is stuck, see ``audit.contracts.Areas``;
+            ``None`` where the data names no areas.
+        hidden: gives (height, width) uint8, 255 where something stands wholly in front of the areas.
     """
 
     id: str
@@ -36,6 +39,8 @@ class Scene:
     digest: str
     load: Callable[[], Tensor]
     subsets: Mapping[str, Tensor] = field(default_factory=dict)
+    areas: Tensor | None = None
+    hidden: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Scenes(Sequence[Scene]):
         labelled_by: ``human``, ``construction`` (boxes known because we placed the objects) or ``self`` (the audited
             model's own confident clean detections).
         unreadable: files left out, with the reason; named in the report.
+        targets: labels under attack, where they are named; else those that objects have.
     """
 
     scenes: tuple[Scene, ...]
@@ -64,6 +70,7 @@ class Scenes(Sequence[Scene]):
     licence: str = "as stated by the owner of the data"
     unreadable: tuple[Unreadable, ...] = ()
     notes: tuple[str, ...] = ()
+    targets: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -99,14 +106,20 @@ class Scenes(Sequence[Scene]):
 
     @property
     def digest(self) -> str:
-        """sha256 over classes and, in order of id, ids, groups, image digests, boxes, labels, flags and subsets."""
+        """sha256 over classes and, in order of id, ids, groups, image digests, boxes, labels, flags,
+        subsets, areas and what hides them.
+        """
         h = hashlib.sha256()
-        h.update("\0".join(self.classes).encode())
+        h.update("\0".join(self.classes).encode() + repr(self.targets).encode() * bool(self.targets))
         for s in sorted(self.scenes, key=lambda s: s.id):
             h.update(f"{s.id}\0{s.group}\0{s.digest}\0{len(s.boxes)}\0".encode())
             h.update(s.boxes.numpy().tobytes() + s.labels.numpy().tobytes() + s.ignore.numpy().tobytes())
             for name, chosen in sorted(s.subsets.items()):
                 h.update(name.encode() + b"\0" + chosen.numpy().tobytes())
+            if s.areas is not None:
+                h.update(b"areas\0" + s.areas.numpy().tobytes())
+            if s.hidden is not None:
+                h.update(b"hidden\0" + s.hidden().numpy().tobytes())
         return h.hexdigest()
 
     def split(self, craft_share: float, salt: str = "assay") -> tuple[Scenes, Scenes]:
@@ -150,8 +163,8 @@ class Scenes(Sequence[Scene]):
             DataError: no object of the data has a class that the model knows (or that ``wanted`` names), or ``wanted``
             names a class that the model does not have.
         """
-        index = {_plain(c): i for i, c in enumerate(model_classes)}
-        strange = [c for c in wanted or () if _plain(c) not in index]
+        index = {plain(c): i for i, c in enumerate(model_classes)}
+        strange = [c for c in wanted or () if plain(c) not in index]
         if strange:
             raise DataError(
                 "`targets` of the profile",
@@ -159,15 +172,16 @@ class Scenes(Sequence[Scene]):
                 got=repr(strange[0]),
                 mend="correct the name, or leave `targets` out",
             )
-        keep = {_plain(c) for c in wanted} if wanted is not None else set(index)
+        keep = {plain(c) for c in wanted} if wanted is not None else set(index)
         table = torch.tensor(
-            [index.get(_plain(c), -1) if _plain(c) in keep else -1 for c in self.classes], dtype=torch.int64
+            [index.get(plain(c), -1) if plain(c) in keep else -1 for c in self.classes], dtype=torch.int64
         )
         out = []
         for s in self.scenes:
             labels = table[s.labels] if len(s.labels) else s.labels
             out.append(replace(s, labels=labels, ignore=s.ignore | (labels < 0)))
-        new = replace(self, scenes=tuple(out), classes=tuple(model_classes))
+        targets = tuple(sorted(index[plain(c)] for c in wanted or ()))
+        new = replace(self, scenes=tuple(out), classes=tuple(model_classes), targets=targets)
         if new.objects == 0:
             raise DataError(
                 f"data {self.name}",
@@ -190,5 +204,6 @@ def _unit(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A class name without case, spaces, hyphens and underscores, as names are compared."""
     return name.lower().replace(" ", "").replace("-", "").replace("_", "")

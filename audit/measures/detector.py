@@ -129,10 +129,11 @@ class DetectorMeasure:
             bad: list[str] = []
             count = 0
             for batch in self.session.execution.batches(scenes, 8):
-                changed = patch.apply(batch.images, batch.boxes)
+                changed = patch.apply(batch.images, batch.boxes, batch.areas)
                 for i, scene in enumerate(batch.scenes):
                     part = slice(i, i + 1)
-                    broken = patch.constraint.violations(batch.images[part], changed[part], batch.boxes[part])
+                    areas = None if batch.areas is None else batch.areas[part]
+                    broken = patch.constraint.violations(batch.images[part], changed[part], batch.boxes[part], areas)
                     bad += [f"{scene.id}: {b}" for b in broken[:1]]
                     count += 1
             good, seen = good + count - len(bad), seen + count
@@ -216,18 +217,23 @@ class DetectorMeasure:
         if size is not None:
             region = patch.regions(torch.tensor([[0.0, 0.0, *size]]), (round(size[1]), round(size[0])))[0]
             self.trial.details["print_mm"] = round(float(region[2] - region[0]), 1)
+            self.trial.details["print_cm"] = [round(float(s) / 10, 1) for s in region[2:] - region[:2]]
             self.trial.details["object_mm"] = list(size)
         self.trial.constraint = patch.constraint.describe()
+        sent = getattr(patch, "origin", {}).get("images_sent")
+        if sent is not None:
+            self.trial.details["queries"] = int(sent)
         self.trial.protocol["perturbation"] = patch.identity
 
 
 def course(patch: Perturbation) -> list[Curve]:
-    """How the optimisation went, where the patch tells: loss over steps or queries, height at the checks."""
+    """How the optimisation went, where the patch tells: loss or success by steps or queries, height at the checks."""
     history: Mapping[str, list[float]] = getattr(patch, "history", {})
     out = []
-    for x, y, label in (("step", "loss", "loss"), ("checked", "height", "height"), ("query", "loss", "loss")):
+    pairs = (("step", "loss"), ("checked", "height"), ("query", "loss"), ("query", "success"))
+    for x, y in pairs:
         if history.get(x) and len(history[x]) == len(history.get(y, ())):
-            line = Series(name=label, x=history[x], y=list(history[y]))
-            unit = "queries" if x == "query" else "steps"
-            out.append(Curve(title=f"Course of the attack: {label}", x_label=unit, y_label=label, series=[line]))
+            line = Series(name=y, x=history[x], y=list(history[y]))
+            unit = "queries (images sent)" if x == "query" else "steps"
+            out.append(Curve(title=f"Course of the attack: {y}", x_label=unit, y_label=y, series=[line]))
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from audit.contracts import Detections, Detector, Perturbation
+from audit.contracts import Areas, Detections, Detector, Perturbation
 from audit.data.scenes import Scene, Scenes
 from audit.errors import ConstraintViolated
+from audit.execution import Batch
 from audit.measures.detection import ghost_scores, patch_scores
 from audit.measures.matching import Floats, Matches, join, match_scene
-from audit.state import frozen
+from audit.state import frozen, modules_of
 
 if TYPE_CHECKING:
     from audit.session import AuditSession
@@ -85,7 +86,7 @@ def evaluate(
     """
 
     def build(folder: Path) -> None:
-        with frozen(session.subject.modules):
+        with frozen(session.subject.modules), frozen(modules_of(detector)):
             ask(folder)
         session.require_unchanged()  # the answers of a changed model must not be kept as those of the one given
 
@@ -94,18 +95,23 @@ def evaluate(
         for batch in session.execution.batches(scenes, BATCH):
             images = batch.images
             if perturbation is not None:
-                images = perturbation.apply(batch.images, batch.boxes)
-                require(perturbation, batch.images, images, batch.boxes, [s.id for s in batch.scenes])
-            for scene, boxes, d in zip(
-                batch.scenes, batch.boxes, session.execution.detect(detector, images), strict=True
+                images = perturbation.apply(batch.images, batch.boxes, batch.areas)
+                require(perturbation, batch, images)
+            areas: Sequence[Areas | None] = batch.areas or [None] * len(batch.scenes)
+            for scene, boxes, area, d in zip(
+                batch.scenes, batch.boxes, areas, session.execution.detect(detector, images), strict=True
             ):
-                regions = torch.zeros(0, 4) if perturbation is None else perturbation.regions(boxes.cpu(), scene.size)
+                regions = torch.zeros(0, 4)
+                if perturbation is not None:
+                    regions = perturbation.regions(boxes, scene.size, area)
                 rows[scene.id] = {"boxes": d.boxes, "scores": d.scores, "labels": d.labels, "regions": regions.cpu()}
             if progress is not None:
                 progress(len(rows) / len(scenes), "measuring")
         torch.save(rows, folder / "detections.pt")
 
     key = {"data": scenes.digest, "perturbation": None if perturbation is None else perturbation.identity}
+    other = session.told_of(detector)
+    key |= {} if other is None else {"detector": other}
     folder = session.artifacts.folder("detections", key, build)
     rows = torch.load(folder / "detections.pt", weights_only=True)
     ordered = tuple(sorted(scenes, key=lambda s: s.id))
@@ -118,16 +124,16 @@ def evaluate(
     )
 
 
-def require(perturbation: Perturbation, clean: Tensor, changed: Tensor, boxes: list[Tensor], names: list[str]) -> None:
+def require(perturbation: Perturbation, batch: Batch, changed: Tensor) -> None:
     """Hold a perturbed batch against the constraint set.
 
     Raises:
         ConstraintViolated: with the first rule that is broken.
     """
-    broken = perturbation.constraint.violations(clean, changed, boxes)
+    broken = perturbation.constraint.violations(batch.images, changed, batch.boxes, batch.areas)
     if broken:
         raise ConstraintViolated(
-            f"images {', '.join(names)} under {perturbation!r}",
+            f"images {', '.join(s.id for s in batch.scenes)} under {perturbation!r}",
             expected=perturbation.constraint.describe(),
             got="; ".join(broken[:3]),
             mend="this is a defect of the probe, not of the model: mend the probe",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from audit.contracts import Perturbation
 from audit.data.scenes import Scene
 from audit.evidence import EvidenceStore, difference, draw_matches, pick_cases, window
+from audit.execution import areas_of
 from audit.measures.evaluation import Evaluation
 from audit.record import Evidence
 
@@ -61,5 +62,6 @@ def _hwc(image: torch.Tensor) -> NDArray[np.uint8]:
 
 
 def _apply(perturbation: Perturbation, scene: Scene, image: torch.Tensor) -> NDArray[np.uint8]:
-    changed = perturbation.apply(image[None].float() / 255, [scene.boxes[~scene.ignore]])[0]
+    areas = areas_of([scene], torch.device("cpu"))
+    changed = perturbation.apply(image[None].float() / 255, [scene.boxes[~scene.ignore]], areas)[0]
     return _hwc((changed * 255).round().clamp(0, 255).to(torch.uint8))

@@ -21,7 +21,7 @@ from audit.data.scenes import Scenes
 from audit.errors import DataError
 from audit.execution import Execution
 from probes.detection.patch import Patch
-from probes.geometry import TOP, Placement
+from probes.geometry import TOP, Wear
 from probes.probe import Access, Progress, digest, generator, with_objects
 
 Picture = str | Path | NDArray[np.uint8]
@@ -32,7 +32,7 @@ Picture = str | Path | NDArray[np.uint8]
 class _Unoptimised(ABC):
     """Base: a picture of ``size``×``size`` texels, placed as the trained patch is."""
 
-    placement: Placement = TOP
+    placement: Wear = TOP
     size: int = 48
 
     goal: ClassVar[str] = "Hide the object by covering a part of it"
@@ -52,10 +52,9 @@ class _Unoptimised(ABC):
 
     def spec(self) -> dict[str, Any]:
         """All that determines the picture beside data and seed."""
-        place = self.placement
         return {
             "probe": type(self).__name__,
-            "placement": [place.position, place.alpha, place.remove],
+            "placement": self.placement.spec(),
             "size": self.size,
         }
 
@@ -102,6 +101,17 @@ class GreyPatch(_Unoptimised):
     def pixels(self, scenes: Scenes, seed: int) -> Tensor:
         del scenes, seed
         return torch.full((3, self.size, self.size), 128, dtype=torch.uint8)
+
+
+@dataclass(frozen=True, repr=False)
+class BlackPatch(_Unoptimised):
+    """Black: what the fourth team fills its masks with to see how much they hide (paper 000 §3.3.4)."""
+
+    kind: ClassVar[str] = "black"
+
+    def pixels(self, scenes: Scenes, seed: int) -> Tensor:
+        del scenes, seed
+        return torch.zeros((3, self.size, self.size), dtype=torch.uint8)
 
 
 @dataclass(frozen=True, repr=False)
@@ -178,11 +188,12 @@ def read_picture(picture: Picture) -> Tensor:
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
-def resized(picture: Tensor, size: int) -> Tensor:
-    """uint8 (3, size, size), by areas where it shrinks."""
+def resized(picture: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """uint8 (3, size, size), or (3, *size), by areas where it shrinks."""
+    height, width = (size, size) if isinstance(size, int) else size
     array = picture.permute(1, 2, 0).contiguous().numpy()
-    how = cv2.INTER_AREA if min(array.shape[:2]) >= size else cv2.INTER_CUBIC
-    return torch.from_numpy(cv2.resize(array, (size, size), interpolation=how)).permute(2, 0, 1).contiguous()
+    how = cv2.INTER_AREA if array.shape[0] >= height and array.shape[1] >= width else cv2.INTER_CUBIC
+    return torch.from_numpy(cv2.resize(array, (width, height), interpolation=how)).permute(2, 0, 1).contiguous()
 
 
 def _cut(image: Tensor, box: list[float]) -> Tensor:

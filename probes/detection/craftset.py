@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from audit.contracts import WhiteBoxDetector
+from audit.contracts import Areas, WhiteBoxDetector
 from audit.data.scenes import Scene, Scenes
 from audit.execution import Execution
+from probes.areas import AreaPlacement
 from probes.detection.objectives import Objective, Targets
-from probes.detection.views import VIEWS, view
-from probes.geometry import Placement, UVMap, place, uv_map
+from probes.detection.views import VIEWS, squared, view
+from probes.geometry import Wear, Worn
+from probes.physical import EOT
 from probes.probe import generator, with_objects
 
 KEEP_BYTES = 2 * 1024**3
@@ -26,10 +28,11 @@ class Placed:
     """Images of one size with everything about them that no step changes."""
 
     images: Tensor
-    where: UVMap
+    where: Worn
     targets: Targets
     boxes: list[Tensor]
     labels: list[Tensor]
+    areas: list[Areas] | None = None
 
 
 class CraftSet:
@@ -41,13 +44,26 @@ class CraftSet:
     Args:
         scenes: the craft split; images without an object are left out, there is nowhere to put a patch.
         seed: decides which images share a group, and the order of the groups in each epoch.
+        realism: what is drawn for each object in every view but the first.
+        both: views also come as a square, stretched or with a border, as the two usual pre-processings make them.
     """
 
-    def __init__(self, scenes: Scenes, placement: Placement, execution: Execution, *, batch: int, seed: int) -> None:
+    def __init__(
+        self,
+        scenes: Scenes,
+        placement: Wear,
+        execution: Execution,
+        *,
+        batch: int,
+        seed: int,
+        realism: EOT | None = None,
+        both: bool = False,
+    ) -> None:
         self.scenes = with_objects(scenes)
         self.placement, self.execution, self.seed = placement, execution, seed
+        self.realism, self.both = realism, both
         self.stream = generator("craft set", seed)
-        self.classes = sorted({int(c) for s in self.scenes for c in s.labels[~s.ignore]})
+        self.classes = sorted({int(c) for s in self.scenes for c in s.labels[~s.ignore]} | set(scenes.targets))
         self.groups = self._grouped(batch)
         self._ready: dict[tuple[int, int], tuple[Placed, ...]] = {}
         self._kept = 0
@@ -73,7 +89,9 @@ class CraftSet:
         for scene in self.groups[index]:
             parts[scene.size].append(scene)
         stream = generator("view", self.seed, index, variant) if variant else None
-        ready = tuple(self._placed(part, stream) for part in parts.values())
+        # Kept beyond the call that asks first, which may be a measuring one whose tensors autograd refuses.
+        with torch.inference_mode(False), torch.no_grad():
+            ready = tuple(self._placed(part, stream, variant) for part in parts.values())
         size = sum(part.images.nbytes for part in ready)
         if self._kept + size <= KEEP_BYTES:
             self._ready[index, variant] = ready
@@ -89,14 +107,24 @@ class CraftSet:
             yield from self.group(index)
             seen += len(self.groups[index])
 
-    def _placed(self, scenes: Sequence[Scene], stream: torch.Generator | None) -> Placed:
+    def _placed(self, scenes: Sequence[Scene], stream: torch.Generator | None, variant: int) -> Placed:
         batch = self.execution.batch(scenes)
-        images, boxes, worn = batch.images, batch.boxes, batch.boxes
+        images, boxes, worn, areas = batch.images, batch.boxes, batch.boxes, batch.areas
         if stream is not None:
-            images, boxes, worn = view(images, boxes, stream)
-        where = uv_map(worn, self.placement, scenes[0].size)
-        targets = Targets.of(boxes, batch.labels, self.placement, self.classes, worn=worn)
-        return Placed(images, where, targets, boxes, batch.labels)
+            images, boxes, worn, areas = view(images, boxes, stream, areas)
+        if self.both and variant % 3:
+            images, boxes, worn, areas = squared(images, boxes, worn, areas, stretch=variant % 3 == 1)
+        where = self._where(images, worn, areas, stream)
+        targets = Targets.of(boxes, batch.labels, self.placement, self.classes, worn=worn, areas=areas)
+        return Placed(images, where, targets, boxes, batch.labels, areas)
+
+    def _where(
+        self, images: Tensor, worn: list[Tensor], areas: list[Areas] | None, stream: torch.Generator | None
+    ) -> Worn:
+        if self.realism is None or stream is None or not isinstance(self.placement, AreaPlacement):
+            return self.placement.prepare(images, worn, areas)
+        draw = self.realism.draw(stream, sum(len(b) for b in worn), len(images))
+        return self.placement.prepare(images, worn, areas, draw)
 
     def _grouped(self, batch: int) -> list[list[Scene]]:
         """Full groups of one size first, the rest mixed; then in a random order."""
@@ -123,7 +151,7 @@ def height_under(
     with torch.inference_mode():
         for part in parts:
             with execution.autocast():
-                candidates = detector.candidates(place(part.images, value, part.where))
+                candidates = detector.candidates(part.where.place(part.images, value))
             height = objective.height(candidates, part.targets, detector.score_threshold)
             total, count = total + float(height) * part.targets.count, count + part.targets.count
     return total / max(1, count)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audit.contracts import Candidates
+from audit.contracts import Areas, Candidates
 from audit.errors import AuditError
-from probes.geometry import Placement
+from probes.geometry import Wear
 
 Surrogate = Literal["hinge", "softplus", "logit", "log-score"]
 
@@ -55,23 +55,28 @@ class Targets:
         cls,
         boxes: Sequence[Tensor],
         labels: Sequence[Tensor],
-        placement: Placement,
+        placement: Wear,
         classes: Sequence[int],
         *,
         worn: Sequence[Tensor] | None = None,
+        areas: Sequence[Areas] | None = None,
     ) -> Targets:
         """Targets of a batch: per image boxes (K_i, 4) xyxy px and labels (K_i,); ``classes`` as indices.
 
-        ``worn``: the boxes that the patches are placed by, where they are not just the true ones.
+        ``worn``: the boxes that the patches are placed by, where they are not just the true ones. ``areas``:
+        per image, where the scenes name areas.
         """
         device = boxes[0].device
         counts = torch.tensor([len(b) for b in boxes], device=device)
         most = max(1, int(counts.max()))
         valid = torch.arange(most, device=device) < counts[:, None]
-        flat, lies = torch.cat(list(boxes)).float(), torch.cat(list(boxes if worn is None else worn)).float()
+        flat = torch.cat(list(boxes)).float()
+        where: Sequence[Areas | None] = areas or [None] * len(boxes)
+        lies = zip(boxes if worn is None else worn, where, strict=True)
+        regions = torch.cat([placement.regions(b.float(), a) for b, a in lies])
         block = torch.zeros(len(boxes), most, 4, device=device)
         patches, names = block.clone(), torch.zeros(len(boxes), most, dtype=torch.long, device=device)
-        block[valid], patches[valid], names[valid] = flat, placement.regions(lies), torch.cat(list(labels))
+        block[valid], patches[valid], names[valid] = flat, regions, torch.cat(list(labels))
         return cls(block, patches, names, valid, torch.tensor(list(classes), device=device), int(counts.sum()))
 
 
@@ -107,6 +112,8 @@ class Objective(ABC):
     margin: float = 2.0
 
     refs: ClassVar[tuple[str, ...]] = ("002 §3.2",)
+    hides: ClassVar[bool] = True
+    """Whether it succeeds where objects are not found; else no diagnostic may expect that."""
 
     def __post_init__(self) -> None:
         if self.surrogate not in get_args(Surrogate):

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from audit.contracts import Areas, Constraint
 from audit.errors import AuditError
 from audit.record import Diagnostic
-from probes.constraints import PatchConstraint
-from probes.geometry import Placement, Removal, place, uv_map
+from probes.geometry import Placement, Removal, Wear
 from probes.probe import digest
 
 SCHEMA = "assay-patch-1"
@@ -31,14 +31,14 @@ class Patch:
 
     Attributes:
         pixels: uint8 (3, P, P) RGB on the CPU.
-        placement: where it lies on a box.
+        placement: how it is worn: by the box (``Placement``) or in perspective (``AreaPlacement``).
         name: a few words. origin: the spec of the probe that made it, with its seed.
         diagnostics: whether the attack that made it was sound; empty for a patch that was not optimised.
         history: named curves of the optimisation, e.g. ``steps`` and ``height``.
     """
 
     pixels: Tensor
-    placement: Placement
+    placement: Wear
     name: str
     origin: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
@@ -71,40 +71,37 @@ class Patch:
     @property
     def identity(self) -> str:
         """sha256 of pixels and placement: all that decides what ``apply`` does."""
-        p = self.placement
-        return hashlib.sha256(f"{self.digest} {p.position} {p.alpha!r} {p.remove}".encode()).hexdigest()
+        where = json.dumps(self.placement.spec(), sort_keys=True)
+        return hashlib.sha256(f"{self.digest} {where}".encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"Patch({self.name}; {self.placement})"
 
     @cached_property
-    def constraint(self) -> PatchConstraint:
+    def constraint(self) -> Constraint:
         """What this patch may change, checked without its own geometry."""
-        return PatchConstraint(self.placement.position, self.placement.alpha, self.placement.remove)
+        return self.placement.constraint
 
-    def apply(self, images: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    def apply(self, images: Tensor, boxes: Sequence[Tensor], areas: Sequence[Areas] | None = None) -> Tensor:
         """Images (N, 3, H, W) with the patch on every box; ``boxes[i]`` is (K_i, 4) xyxy px, K_i may be 0."""
-        where = uv_map([b.to(images.device) for b in boxes], self.placement, (images.shape[2], images.shape[3]))
-        return place(images, self.value.to(images.device), where)
+        return self.placement.prepare(images, boxes, areas).place(images, self.value.to(images.device))
 
-    def regions(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def regions(self, boxes: Tensor, size: tuple[int, int], areas: Areas | None = None) -> Tensor:
         """(K, 4) xyxy px of what is left of the patch on each box, not clipped to the image of ``size``."""
-        del size  # a patch is placed by its box alone
-        return self.placement.regions(boxes)
+        del size
+        return self.placement.regions(boxes, areas)
 
     def picture(self) -> NDArray[np.uint8]:
         """uint8 (P, P, 3) RGB as it would be printed; a removed part is left out."""
-        u1, v1, u2, v2 = self.placement.part
-        h, w = self.pixels.shape[1:]
-        shown = self.pixels[:, round(v1 * h) : round(v2 * h), round(u1 * w) : round(u2 * w)]
-        return shown.permute(1, 2, 0).contiguous().numpy()
+        return self.placement.shown(self.pixels)
 
-    def with_placement(self, placement: Placement) -> Patch:
+    def with_placement(self, placement: Wear) -> Patch:
         """The same picture elsewhere or in another size."""
         return replace(self, placement=placement)
 
     def removed(self, part: Removal) -> Patch:
         """The same patch with a part cut away, e.g. ``half-top``."""
+        assert isinstance(self.placement, Placement)
         return replace(self, placement=replace(self.placement, remove=part))
 
     def save(self, folder: str | Path) -> Path:
@@ -118,11 +115,7 @@ class Patch:
             "schema": SCHEMA,
             "name": self.name,
             "sha256_pixels": self.digest,
-            "placement": {
-                "position": self.placement.position,
-                "alpha": self.placement.alpha,
-                "remove": self.placement.remove,
-            },
+            "placement": self.placement.to_json(),
             "origin": dict(self.origin),
             "diagnostics": [d.model_dump() for d in self.diagnostics],
             "history": {k: list(v) for k, v in self.history.items()},
@@ -159,7 +152,7 @@ class Patch:
             raise _unusable(folder, f"schema {SCHEMA}", repr(about.get("schema")))
         patch = cls(
             pixels,
-            Placement(**about["placement"]),
+            _wear(about["placement"]),
             about["name"],
             about["origin"],
             [Diagnostic(**d) for d in about["diagnostics"]],
@@ -168,6 +161,14 @@ class Patch:
         if patch.digest != about["sha256_pixels"]:
             raise _unusable(folder, f"pixels with sha256 {about['sha256_pixels']}", patch.digest)
         return patch
+
+
+def _wear(about: dict[str, Any]) -> Wear:
+    if about.get("wear") != "area":
+        return Placement(**about)
+    from probes.areas import AreaPlacement
+
+    return AreaPlacement.from_json(about)
 
 
 def _unusable(folder: Path, expected: str, got: str) -> AuditError:

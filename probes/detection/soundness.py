@@ -19,7 +19,7 @@ from probes.detection.craftset import CraftSet, Placed, height_under
 from probes.detection.objectives import Objective, Targets, best_overlap
 from probes.detection.patch import Patch
 from probes.detection.random_search import best_scores, scores_under, search, stripes
-from probes.geometry import COVER, place, uv_map
+from probes.geometry import COVER, uv_map
 from probes.probe import generator
 
 if TYPE_CHECKING:
@@ -72,12 +72,15 @@ def examine(
         diagnostics.gradient_predicts(_predicted(sample, start, first)),
         diagnostics.results_agree(_difference(sample, start)),
         diagnostics.candidates_match(max(_mismatch(sample, patch.pixels), _mismatch(sample, start))),
-        diagnostics.attacks_what_is_found(course.height[0], _found(sample, start)),
         diagnostics.loss_fell(course.height[0], min(course.height)),
         diagnostics.still_falling(course.checked, course.height),
         _without_gradients(sample, craft, patch, start, queries, seed),
-        diagnostics.unbounded_succeeds(_unbounded(sample, patch, craft, seed)),
     ]
+    if objective.hides:
+        found += [
+            diagnostics.attacks_what_is_found(course.height[0], _found(sample, start)),
+            diagnostics.unbounded_succeeds(_unbounded(sample, patch, craft, seed)),
+        ]
     return diagnostics.excuse_silence(found, _response(sample, [patch.pixels, start, *_plain(patch)]))
 
 
@@ -111,7 +114,7 @@ def _gradient(sample: Sample, pixels: Tensor) -> tuple[Tensor, int, int]:
     value = (pixels.to(sample.execution.device).float() / 255).requires_grad_()
     total, dead, count = torch.zeros_like(value), 0, 0
     for part in sample.parts:
-        placed = place(part.images, value, part.where)
+        placed = part.where.place(part.images, value)
         images = placed.detach().requires_grad_()
         with sample.execution.autocast():
             candidates = sample.detector.candidates(images)
@@ -155,7 +158,7 @@ def _predicted(sample: Sample, pixels: Tensor, gradient: Tensor) -> float:
         with torch.no_grad():
             for part in sample.parts:
                 with sample.execution.autocast():
-                    candidates = sample.detector.candidates(place(part.images, at, part.where))
+                    candidates = sample.detector.candidates(part.where.place(part.images, at))
                 total += float(_evidence(candidates, part.targets)[0])
         found.append(total)
     foretold = 2 * STEP * float(gradient.abs().sum())
@@ -167,7 +170,7 @@ def _difference(sample: Sample, pixels: Tensor) -> float:
     value, worst = pixels.to(sample.execution.device).float() / 255, 0.0
     with torch.inference_mode():
         for part in sample.parts:
-            images = place(part.images, value, part.where)
+            images = part.where.place(part.images, value)
             with sample.execution.autocast():
                 one, two = (sample.detector.candidates(images).logits.float().sigmoid() for _ in range(2))
             change = (one - two).abs().max() if one.shape == two.shape else one.new_tensor(1.0)
@@ -192,7 +195,7 @@ def _response(sample: Sample, patches: Sequence[Tensor]) -> float:
             for pixels in patches:
                 value = pixels.to(sample.execution.device).float() / 255
                 with sample.execution.autocast():
-                    seen.append(sample.detector.candidates(place(part.images, value, part.where)).logits.float())
+                    seen.append(sample.detector.candidates(part.where.place(part.images, value)).logits.float())
             if any(s.shape != seen[0].shape for s in seen):
                 return math.inf
             change = (torch.stack(seen[1:]) - seen[0]).abs().max()
@@ -245,7 +248,7 @@ def _mismatch(sample: Sample, pixels: Tensor) -> float:
     threshold = sample.detector.score_threshold
     for part in sample.parts:
         with torch.inference_mode():
-            images = place(part.images, value, part.where)
+            images = part.where.place(part.images, value)
             with sample.execution.autocast():
                 candidates = sample.detector.candidates(images)
             # Detections may be clipped to the image, candidates need not be: hence the looser match.

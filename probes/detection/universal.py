@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -12,14 +13,14 @@ from torch import Tensor
 from audit.budget import Budget
 from audit.contracts import Detector, WhiteBoxDetector
 from audit.data.scenes import Scenes
-from audit.errors import ModelError
 from audit.execution import Execution
 from probes.detection.controls import Picture, read_picture, resized
 from probes.detection.craftset import CraftSet, Placed, height_under
+from probes.detection.ensemble import Ensemble, require_white_box
 from probes.detection.objectives import PATCH_IOU, Objective
 from probes.detection.patch import Patch
 from probes.detection.soundness import examine
-from probes.geometry import TOP, Placement, place
+from probes.geometry import TOP, Wear
 from probes.optimisers import STEPS, Descent, Steps
 from probes.probe import Access, Progress, digest, frozen, generator
 
@@ -68,41 +69,49 @@ class UniversalPatch:
         size: texels per side. The paper prints 128; fewer learn faster, as an object shows few of them.
         init: ``noise``, ``grey``, a picture file, or uint8 (height, width, 3) RGB.
         steps: how the patch moves; how often is the budget's part.
+        ensemble: other detectors to train on, together with the audited one or in its place.
     """
 
     objective: Objective = PATCH_IOU
-    placement: Placement = TOP
+    placement: Wear = TOP
     size: int = 48
     init: Picture = "noise"
     steps: Steps = STEPS
+    ensemble: Ensemble | None = None
 
     goal: ClassVar[str] = "Hide the object from the detector with one printed patch that works on every object"
     threat: ClassVar[str] = "Somebody who holds the model file and wears a print made with it"
     refs: ClassVar[tuple[str, ...]] = ("002 §3.2", "002 §4.2", "NISTAML.022", "AML.T0043.000")
-    access: ClassVar[Access] = "white-box"
     load = staticmethod(Patch.load)
 
     @property
     def name(self) -> str:
         """A few words for the report."""
-        return f"trained patch, {self.objective!r}, {self.placement}"
+        on = "" if self.ensemble is None else f" on {self.ensemble}"
+        return f"trained patch, {self.objective!r}, {self.placement}{on}"
+
+    @property
+    def access(self) -> Access:
+        """``transfer`` where the audited detector is left out of the training."""
+        return "transfer" if self.ensemble is not None and not self.ensemble.with_subject else "white-box"
 
     def __repr__(self) -> str:
         start = "" if isinstance(self.init, str) and self.init == "noise" else f", from {self._origin()}"
-        return f"UniversalPatch({self.objective!r}, {self.placement}{start})"
+        on = "" if self.ensemble is None else f", on {self.ensemble}"
+        return f"{type(self).__name__}({self.objective!r}, {self.placement}{start}{on})"
 
     def spec(self) -> dict[str, Any]:
         """All that determines the patch beside model, data, budget and seed."""
-        place, steps = self.placement, self.steps
+        steps = self.steps
         return {
-            "probe": "UniversalPatch",
-            "version": 1,
+            "probe": type(self).__name__,
+            "version": 2,
             "objective": self.objective.spec(),
-            "placement": [place.position, place.alpha, place.remove],
-            "size": self.size,
+            "placement": self.placement.spec(),
+            "size": list(self.texels),
             "init": self._origin(),
             "steps": [steps.rule, steps.rate, steps.last, steps.momentum],
-        }
+        } | ({} if self.ensemble is None else {"ensemble": self.ensemble.spec()})
 
     def craft(
         self,
@@ -117,25 +126,28 @@ class UniversalPatch:
         """Trains for ``budget.steps`` steps of ``budget.batch`` images and returns the best 8-bit patch met.
 
         Raises:
-            ModelError: the detector has no ``candidates``. DataError: no object to put a patch on.
+            ModelError: a detector to train on has no ``candidates``. DataError: no object to put a patch on.
         """
-        if not isinstance(detector, WhiteBoxDetector):
-            raise ModelError(
-                "white-box patch",
-                expected="a detector with candidates(images)",
-                got=f"{type(detector).__name__} without it",
-                mend="attack it by transfer or by queries",
-            )
-        craft = CraftSet(scenes, self.placement, execution, batch=budget.batch, seed=seed)
+        detectors = require_white_box([detector] if self.ensemble is None else self.ensemble.detectors(detector))
+        craft = self.craft_set(scenes, execution, batch=budget.batch, seed=seed)
         start, course = self._start(seed), Course()
         descent = Descent(start.to(execution.device).float() / 255, budget.steps, self.steps)
-        with frozen(detector):
-            best = self._descend(detector, craft, descent, course, budget.steps, progress)
+        with frozen(*detectors):
+            best = self._descend(detectors, craft, descent, course, budget.steps, seed, progress)
             origin = self.spec() | {"seed": seed, "budget": [budget.steps, budget.batch]}
             patch = Patch(best, self.placement, self.name, origin, history=course.history())
             queries = min(budget.queries, budget.steps // 4)
-            sound = examine(detector, self.objective, craft, patch, start, course, queries=queries, seed=seed)
+            sound = examine(detectors[0], self.objective, craft, patch, start, course, queries=queries, seed=seed)
         return replace(patch, diagnostics=sound)
+
+    @property
+    def texels(self) -> tuple[int, int]:
+        """(P, Q) of the patch."""
+        return self.size, self.size
+
+    def craft_set(self, scenes: Scenes, execution: Execution, *, batch: int, seed: int) -> CraftSet:
+        """The craft images in groups, with the patch's places worked out."""
+        return CraftSet(scenes, self.placement, execution, batch=batch, seed=seed)
 
     def gradient(
         self, detector: WhiteBoxDetector, group: tuple[Placed, ...], value: Tensor, execution: Execution
@@ -145,7 +157,7 @@ class UniversalPatch:
         total, loss, attacked = torch.zeros_like(value), 0.0, 0
         for part in group:
             with execution.autocast():
-                candidates = detector.candidates(place(part.images, value, part.where))
+                candidates = detector.candidates(part.where.place(part.images, value))
             each = self.objective.each(candidates, part.targets, detector.score_threshold)
             if len(each):
                 (gradient,) = torch.autograd.grad(each.sum(), value, allow_unused=True)
@@ -153,17 +165,35 @@ class UniversalPatch:
                 loss, attacked = loss + float(each.detach().sum()), attacked + len(each)
         return total / max(1, attacked), loss / max(1, attacked), attacked
 
+    def joint(
+        self, detectors: Sequence[WhiteBoxDetector], group: tuple[Placed, ...], value: Tensor, execution: Execution
+    ) -> tuple[Tensor, float, int]:
+        """As ``gradient``, over several detectors: Σ λ_k L_k with the ensemble's weights (paper 000, eq. 10)."""
+        each = [self.gradient(d, group, value, execution) for d in detectors]
+        if self.ensemble is None:
+            return each[0]
+        weights = self.ensemble.joint.weights([loss for _, loss, _ in each])
+        gradient = torch.stack([g * w for (g, _, _), w in zip(each, weights, strict=True)]).sum(0)
+        loss = sum(loss * w for (_, loss, _), w in zip(each, weights, strict=True))
+        return gradient, loss, sum(count for _, _, count in each)
+
+    def shown(self, group: tuple[Placed, ...], step: int, seed: int) -> tuple[Placed, ...]:
+        """The group as that step sees it."""
+        del step, seed
+        return group
+
     def height(self, detector: WhiteBoxDetector, craft: CraftSet, pixels: Tensor) -> float:
         """What is left to bring down under an 8-bit patch, per object of the check images."""
         return height_under(detector, craft.sample(CHECK_IMAGES), pixels, self.objective, craft.execution)
 
     def _descend(
         self,
-        detector: WhiteBoxDetector,
+        detectors: Sequence[WhiteBoxDetector],
         craft: CraftSet,
         descent: Descent,
         course: Course,
         steps: int,
+        seed: int,
         progress: Progress | None,
     ) -> Tensor:
         """The best 8-bit patch at the checks."""
@@ -173,7 +203,7 @@ class UniversalPatch:
         for step in range(steps + 1):
             if step in checks:
                 pixels = Patch.rounded(descent.value)
-                height = self.height(detector, craft, pixels)
+                height = sum(self.height(d, craft, pixels) for d in detectors) / len(detectors)
                 course.checked.append(step)
                 course.height.append(height if math.isfinite(height) else math.inf)
                 if height < lowest:
@@ -182,7 +212,8 @@ class UniversalPatch:
                 progress(step / max(1, steps), f"{self.name}: height {course.height[-1]:.3g}")
             if step == steps:
                 break
-            gradient, loss, attacked = self.gradient(detector, next(groups), descent.value, craft.execution)
+            group = self.shown(next(groups), step, seed)
+            gradient, loss, attacked = self.joint(detectors, group, descent.value, craft.execution)
             course.loss.append(loss)
             course.attacked.append(attacked)
             if not bool(gradient.isfinite().all()):
@@ -202,8 +233,8 @@ class UniversalPatch:
     def _start(self, seed: int) -> Tensor:
         """uint8 (3, size, size)."""
         if isinstance(self.init, str) and self.init == "grey":
-            return torch.full((3, self.size, self.size), 128, dtype=torch.uint8)
+            return torch.full((3, *self.texels), 128, dtype=torch.uint8)
         if isinstance(self.init, str) and self.init == "noise":
-            shape, stream = (3, self.size, self.size), generator("universal patch", seed)
+            shape, stream = (3, *self.texels), generator("universal patch", seed)
             return torch.randint(0, 256, shape, generator=stream, dtype=torch.uint8)
-        return resized(read_picture(self.init), self.size)
+        return resized(read_picture(self.init), self.texels)

@@ -1,0 +1,127 @@
+"""A submitted patch: the picture and the mask that says which of its pixels are stuck, held against the rules."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from audit.errors import DataError
+from audit.measures.driving import CANVAS, MOST_REGIONS, Rule, regions
+
+Bytes = NDArray[np.uint8]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_KINDS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A patch as it was handed in.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB; mask: (H, W) uint8. ``None`` where the file breaks a rule that they need.
+        regions: connected regions of the mask, ``None`` without one. rules: every rule with its outcome.
+        digests: file name -> sha256.
+    """
+
+    pixels: Bytes | None
+    mask: Bytes | None
+    regions: int | None
+    rules: tuple[Rule, ...]
+    digests: dict[str, str]
+
+
+def read_submission(patch: Path, mask: Path, *, canvas: tuple[int, int] = CANVAS, connectivity: int = 8) -> Submission:
+    """Both pictures of a submission and how they stand to the rules.
+
+    The patch has to be a PNG of 8-bit RGB, the mask a PNG of 8-bit grey (or of three equal channels), both of the
+    canvas' size. A picture of another size is not decoded.
+
+    Args:
+        canvas: (width, height) px. connectivity: 8 or 4, see ``audit.measures.driving.regions``.
+
+    Raises:
+        DataError: a file cannot be opened. What stands in it is a matter of the rules.
+    """
+    files = {path: _bytes(path) for path in (patch, mask)}
+    rules = [Rule("canvas", canvas == CANVAS, _size(CANVAS), _size(canvas), voids=False)]
+    picture, of_patch = _decode("patch", files[patch], canvas, (2,))
+    grey, of_mask = _decode("mask", files[mask], canvas, (0, 2))
+    rules += of_patch + of_mask
+    if grey is not None and grey.ndim == 3:
+        same = bool((grey == grey[..., :1]).all())
+        rules.append(Rule("mask channels", same, "three equal channels, or grey", "equal" if same else "colours"))
+        grey = np.ascontiguousarray(grey[..., 0]) if same else None
+    count = None
+    if grey is not None:
+        between = int(((grey > 0) & (grey < 255)).sum())
+        rules.append(Rule("mask is binary", between == 0, "only 0 and 255", f"{between} px in between"))
+        count = regions(grey, connectivity)
+        allowed = f"at most {MOST_REGIONS} ({connectivity} neighbours)"
+        rules.append(Rule("connected regions", count <= MOST_REGIONS, allowed, str(count)))
+    if grey is not None and picture is not None:
+        outside = int((picture.any(axis=2) & (grey == 0)).sum())
+        got = f"{outside} px of the patch outside, not stuck"
+        rules.append(Rule("values inside the mask only", outside == 0, "black outside the mask", got, voids=False))
+    digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+    return Submission(picture, grey, count, tuple(rules), digests)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise DataError(
+            f"submission {path}",
+            expected="a PNG file that can be opened",
+            got=getattr(error, "strerror", None) or str(error),
+            mend="correct the path",
+        ) from error
+
+
+def _decode(what: str, data: bytes, canvas: tuple[int, int], kinds: tuple[int, ...]) -> tuple[Bytes | None, list[Rule]]:
+    """The pixels, ``None`` where a rule is broken, and the rules on a file's form in the order they are looked at."""
+    head = _head(data)
+    if head is None:
+        return None, [Rule(f"{what} is a PNG", ok=False, expected="a PNG", got="another kind of file")]
+    width, height, depth, kind = head
+    sized, plain = (width, height) == canvas, depth == 8 and kind in kinds
+    form = Rule(
+        f"{what} is 8-bit {_KINDS[kinds[0]]}",
+        plain,
+        " or ".join(f"8-bit {_KINDS[k]}" for k in kinds),
+        f"{depth}-bit {_KINDS.get(kind, 'of an unknown kind')}",
+    )
+    size = Rule(f"{what} has the canvas' size", sized, _size(canvas), _size((width, height)))
+    pixels, broken = None, ""
+    if sized and plain:  # a picture of any size could ask for any memory
+        pixels, broken = _pixels(data)
+    readable = Rule(f"{what} is a PNG", not broken, "a PNG that decodes", broken or "a PNG")
+    return pixels, [readable, form, size]
+
+
+def _pixels(data: bytes) -> tuple[Bytes | None, str]:
+    try:
+        Image.open(io.BytesIO(data)).verify()  # decoding alone passes over wrong checksums
+        return np.array(Image.open(io.BytesIO(data))), ""
+    except Exception as error:  # noqa: BLE001 Pillow raises anything at all on hostile bytes; it becomes a broken rule
+        return None, f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}"
+
+
+def _head(data: bytes) -> tuple[int, int, int, int] | None:
+    """(width, height, bits, kind) of a PNG's header: Pillow brings 16-bit colours down to 8 without a word."""
+    if data[:8] != _SIGNATURE or data[12:16] != b"IHDR" or len(data) < 26:
+        return None
+    width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
+    return width, height, depth, kind
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]} px"

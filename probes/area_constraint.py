@@ -1,0 +1,155 @@
+"""What a patch in perspective may change, checked by a computation of its own (rules of paper 000 §3.1, C1).
+
+Nothing here uses ``probes.perspective`` or ``probes.areas``: the area is worked out once more from the formula and
+drawn as a polygon, so that a mistake in the placement shows up here instead of confirming itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from audit.contracts import Areas
+
+_SUB = 8
+"""Polygons are drawn in eighths of a pixel."""
+
+
+@dataclass(frozen=True, eq=False)
+class AreaConstraint:
+    """Only pixels that the canvas touches change, no more than are printed, in no more pieces than the mask has.
+
+    A picture is allowed where it is finite and in [0, 1] and has the clean one's shape; no pixel outside all canvases
+    differs; the number of pixels that differ is at most Σ printed area plus the ring that the edges touch; they form
+    at most as many connected regions (8-neighbours) as there are objects times the regions of the mask.
+
+    Args:
+        share, aspect, at: the canvas inside a box, as in ``probes.areas.AreaPlacement``. mask: bool (P, Q) or ``None``.
+        slack: how far a drawn condition may move the corners, as a share of the canvas's longer side.
+        reach: px around the covered pixels that a camera's blur and compression may touch.
+    """
+
+    share: float = 0.2
+    aspect: float = 1.0
+    at: tuple[float, float] = (0.5, 0.5)
+    mask: NDArray[np.bool_] | None = None
+    slack: float = 0.0
+    reach: int = 0
+
+    def describe(self) -> str:
+        where = f"an upright rectangle of {self.share:.0%} of its box" if self.share < 1 else "its box"
+        printed = "" if self.mask is None else f", of which {self.mask.mean():.0%} in {self._regions()} region(s)"
+        loose = ""
+        if self.slack or self.reach:
+            loose = f" (moved by up to {self.slack:.0%} of its side, and {self.reach} px around it, by the condition)"
+        return (
+            f"On each object only its target area, or where it has none {where}, changes{printed}{loose}; "
+            "every other pixel is the very same; all values stay in [0, 1]."
+        )
+
+    def violations(
+        self, clean: Tensor, changed: Tensor, boxes: Sequence[Tensor], areas: Sequence[Areas] | None = None
+    ) -> list[str]:
+        """One sentence per rule broken, over all images; empty where ``changed`` is allowed.
+
+        Args:
+            clean: (N, 3, H, W) in [0, 1]; changed: the same shape; boxes: per image (K, 4) xyxy px; areas: per image.
+        """
+        if clean.shape != changed.shape or len(boxes) != len(clean):
+            return [
+                (
+                    f"expected patched images of shape {tuple(clean.shape)} with one list of boxes each, "
+                    f"got {tuple(changed.shape)} with {len(boxes)} lists"
+                )
+            ]
+        before, after = clean.detach().cpu().numpy(), changed.detach().cpu().numpy()
+        found: list[str] = []
+        for i in range(len(before)):
+            quads = self._quads(boxes[i], None if areas is None else areas[i])
+            found += [f"image {i}: {text}" for text in self._of_one(before[i], after[i], quads)]
+        return found
+
+    def _of_one(self, clean: NDArray[Any], changed: NDArray[Any], quads: list[NDArray[np.float64]]) -> list[str]:
+        found = []
+        wrong = int((~np.isfinite(changed)).sum())
+        if wrong:
+            found.append(f"{wrong} values are not finite")
+        outside = int(((changed < 0) | (changed > 1)).sum())
+        if outside:
+            low, high = np.nanmin(changed), np.nanmax(changed)
+            found.append(f"{outside} values lie outside [0, 1] (from {low:.4g} to {high:.4g})")
+        differs = (changed != clean).any(0)
+        allowed, area = self._allowed(differs.shape[0], differs.shape[1], quads)
+        leaked = differs & ~allowed
+        if leaked.any():
+            y, x = (int(v[0]) for v in np.nonzero(leaked))
+            found.append(f"{int(leaked.sum())} pixels outside the area differ, the first at x={x}, y={y}")
+        if differs.sum() > area:
+            found.append(f"{int(differs.sum())} pixels differ where the declared areas reach {math.floor(area)}")
+        if self.mask is None:
+            # A pixel under a patch that happens to have the patch's colour does not cut the patch in two.
+            labels = ndimage.label(differs | allowed, structure=np.ones((3, 3)))[0]
+            regions = len(np.unique(labels[differs]))
+            if regions > len(quads):
+                found.append(f"the changed pixels form {regions} regions for {len(quads)} objects")
+        return found
+
+    def _allowed(self, height: int, width: int, quads: list[NDArray[np.float64]]) -> tuple[NDArray[np.bool_], float]:
+        """(height, width) mask of the pixels that the canvases touch, and the largest number that may differ."""
+        mask, most = np.zeros((height, width), np.uint8), 0.0
+        printed = 1.0 if self.mask is None else float(self.mask.mean())
+        for quad in quads:
+            edges = np.linalg.norm(quad - np.roll(quad, 1, 0), axis=1)
+            layer = np.ones_like(mask)
+            # Corners count from a pixel's corner here and from its middle in OpenCV.
+            points = np.round((quad - 0.5) * _SUB).astype(np.int64).clip(-(2**20), 2**20).astype(np.int32)
+            cv2.fillConvexPoly(layer, points, 0, shift=3)
+            # Nothing of a canvas in the frame: then its surroundings are not in it either, unless it was moved in.
+            aside = 1.5 + self.reach + self.slack * edges.max()
+            if not layer.all():
+                mask |= (cv2.distanceTransform(layer, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= aside).astype(np.uint8)
+            x, y = quad[:, 0], quad[:, 1]
+            area = 0.5 * abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1)))
+            stretch = (1 + 2 * self.slack) ** 2
+            # A mask's edges touch pixels too: as many as its outline has, seen on the canvas.
+            outline = edges.sum() * self._outline()
+            most += area * stretch * printed + (2 + 2 * self.reach) * outline * stretch + 4 * (2 + self.reach) ** 2
+        return mask > 0, most
+
+    def _outline(self) -> float:
+        """Length of the printed part's outline over that of the whole canvas; at least 1."""
+        if self.mask is None:
+            return 1.0
+        padded = np.pad(self.mask.astype(np.int8), 1)
+        rows, columns = np.abs(np.diff(padded, axis=0)).sum(), np.abs(np.diff(padded, axis=1)).sum()
+        return max(1.0, float(rows / self.mask.shape[1] + columns / self.mask.shape[0]) / 2)
+
+    def _regions(self) -> int:
+        return 1 if self.mask is None else int(ndimage.label(self.mask, structure=np.ones((3, 3)))[1])
+
+    def _quads(self, boxes: Tensor, areas: Areas | None) -> list[NDArray[np.float64]]:
+        out = []
+        given = None if areas is None else areas.quads.detach().cpu().double().numpy()
+        for k, (x1, y1, x2, y2) in enumerate(boxes.detach().cpu().double().tolist()):
+            if given is not None and np.isfinite(given[k]).all():
+                out.append(given[k])
+                continue
+            w, h = x2 - x1, y2 - y1
+            wide = math.sqrt(max(0.0, self.share * w * h * self.aspect))
+            high = wide / self.aspect
+            if wide > w or high > h:
+                fit = min(w / wide, h / high)
+                wide, high = wide * fit, high * fit
+            left = min(max(x1 + self.at[0] * w - wide / 2, x1), x2 - wide)
+            top = min(max(y1 + self.at[1] * h - high / 2, y1), y2 - high)
+            if wide > 0 and high > 0:
+                out.append(np.array([[left, top], [left + wide, top], [left + wide, top + high], [left, top + high]]))
+        return out
