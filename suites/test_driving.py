@@ -302,11 +302,14 @@ def leave_one_out(detector, scenes, craft, surrogates, probe):
     detectors = {subject: detector} | {name: s.detector for name, s in surrogates.items()}
     alone = {n: craft(replace(probe, ensemble=Ensemble((s,))), detector, scenes.craft) for n, s in surrogates.items()}
     rows = {}
+    white = isinstance(detector, WhiteBoxDetector)
     for name, joint in (("all others, fixed weights", Joint()), ("all others, dynamic weights", Joint(dynamic=True))):
+        if joint.dynamic and len(surrogates) + white < 3:
+            continue  # of one model the weights do not matter
         cells = {}
         for target in detectors:
             members = tuple(s for n, s in surrogates.items() if n != target)
-            with_subject = target != subject and isinstance(detector, WhiteBoxDetector)
+            with_subject = target != subject and white
             if members or with_subject:
                 together = Ensemble(members, with_subject=with_subject, joint=joint)
                 cells[target] = craft(replace(probe, ensemble=together), detector, scenes.craft)

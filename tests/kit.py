@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import audit
+from audit.adapters.logodds import from_log_probability
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 KIT = SHARED / "kit"
@@ -82,6 +84,49 @@ def ultralight(score_threshold: float = 0.6):
         resize="stretch",
         scale=255,
         nms_iou=0.4,
+    )
+
+
+def fastestdet(score_threshold: float = 0.5):
+    """FastestDet, COCO's 80 classes, as a white-box detector: images stretched to 352 x 352, score obj^0.6 cls^0.4."""
+    weights = kit("coco_det_fastestdet", "weight_AP05_0.253207_280-epoch.pth")
+    net = kit_nets("nets_coco").FastestDet(str(weights))
+    heads = net.detect_head
+
+    def candidates(x):
+        with _heard([heads.obj_layers.conv5x5, heads.cls_layers.conv5x5]) as seen:
+            boxes, _ = net(x)
+        objectness, classes = (t.permute(0, 2, 3, 1).reshape(len(x), -1, t.shape[1]) for t in seen)
+        log_score = 0.6 * F.logsigmoid(objectness) + 0.4 * F.log_softmax(classes, 2)
+        return boxes, from_log_probability(log_score)
+
+    return audit.adapters.callable_detector(
+        None,
+        audit.adapters.COCO80,
+        score_threshold,
+        candidates=candidates,
+        module=net,
+        files=[weights],
+        input_size=(352, 352),
+        resize="stretch",
+        scale=255,
+        nms_iou=0.5,
+        one_label=True,
+    )
+
+
+def yolox_nano(score_threshold: float = 0.3):
+    """YOLOX-nano from its ONNX file, as a white-box detector, as examples/onnx_yolox.py has it."""
+    return audit.adapters.onnx_detector(
+        str(kit("coco_det_yolox_nano", "yolox_nano.onnx")),
+        audit.adapters.Yolo(boxes="yolox", strides=(8, 16, 32)),
+        classes=audit.adapters.COCO80,
+        score_threshold=score_threshold,
+        resize="letterbox-corner",
+        channels="bgr",
+        scale=255,
+        one_label=True,
+        device="cpu",
     )
 
 

@@ -7,8 +7,10 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from audit.checks import check
 from audit.cli import main
@@ -142,6 +144,10 @@ BAD_INIT = {
         ["doctor", "x.py", "--device", "cuda:99"],
         ["--device: expected a device of this machine", "cuda:99"],
     ),
+    "no picture to print": (
+        ["print", "no.png", "out.pdf", "--width-cm", "10"],
+        ["patch no.png", "a picture", "No such file"],
+    ),
     "no journal": (["render", "nowhere"], ["nowhere", "journal"]),
 }
 
@@ -160,10 +166,12 @@ def test_bad_command_lines(tmp_path, words, says, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["init", "--help"], ["doctor", "--help"], ["render", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["init", "--help"], ["doctor", "--help"], ["render", "--help"], ["print", "--help"]]
+)
 def test_help(words, capsys):
     with pytest.raises(SystemExit) as end:
-        main(words)
+        main([*words, "--help"])
     assert end.value.code == 0
     out = capsys.readouterr().out
     assert "usage: python -m audit" in out
@@ -195,3 +203,23 @@ def test_doctor_tells_of_warnings_extras_and_query_access(tmp_path, capsys, monk
         assert part in out
     assert main(["doctor", str(write(tmp_path, SOUND)), "--device", "cpu"]) == 0
     assert "!!" not in capsys.readouterr().out
+
+
+def test_a_patch_is_printed_at_its_true_size(tmp_path, capsys):
+    pixels = np.zeros((10, 20, 4), np.uint8)
+    pixels[..., 0], pixels[:, :10, 3] = 200, 255
+    Image.fromarray(pixels).save(tmp_path / "patch.png")
+    out = tmp_path / "print.png"
+    assert main(["print", str(tmp_path / "patch.png"), str(out), "--width-cm", "12.7", "--dpi", "100"]) == 0
+    said = capsys.readouterr().out
+    assert "12.7 × 6.3 cm at 100 dpi, 500 × 250 dots" in said
+    with Image.open(out) as made:
+        assert made.size == (500, 250)
+        assert made.info["dpi"][0] == pytest.approx(100, abs=0.1)
+        alpha = np.array(made.convert("RGBA"))
+    assert alpha[100, 100].tolist() == [200, 0, 0, 255]
+    assert alpha[100, 400, 3] == 0
+    pdf = tmp_path / "print.pdf"
+    assert main(["print", str(tmp_path / "patch.png"), str(pdf), "--width-cm", "12.7", "--height-cm", "5"]) == 0
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert main(["print", str(tmp_path / "patch.png"), str(pdf), "--width-cm", "-3"]) == 4

@@ -254,6 +254,36 @@ def test_frames_found_equals_plain_loops(seed):
     assert ours.tolist() == [found_by_hand(f, s, {0, 2}, 0.5) for f, s in zip(found, scenes, strict=True)]
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_carriers_found_equals_plain_loops(seed):
+    rng = np.random.default_rng(seed)
+
+    def some(n):
+        low = rng.integers(0, 20, (n, 2))
+        return np.concatenate([low, low + rng.integers(15, 40, (n, 2))], 1).tolist()
+
+    def iou(a, b):
+        w, h = (max(0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
+        return w * h / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - w * h)
+
+    scenes, found = [], []
+    for _ in range(5):
+        k, d = int(rng.integers(0, 4)), int(rng.integers(0, 4))
+        scenes.append(frame(some(k), rng.random(k) < 0.4))
+        found.append(detections(rng.integers(0, 11, d) / 10, rng.integers(0, 3, d), some(d)))
+    ours = driving.carriers_found(found, scenes, {0, 2}, 0.5)
+    for got, f, s in zip(ours, found, scenes, strict=True):
+        wanted = any(
+            score >= 0.5 and label in (0, 2) and not ignored and iou(box, own) >= 0.5
+            for box, score, label in zip(f.boxes.tolist(), f.scores.tolist(), f.labels.tolist(), strict=True)
+            for own, ignored in zip(s.boxes.tolist(), s.ignore.tolist(), strict=True)
+        )
+        assert got == wanted
+    with pytest.raises(ValueError, match="expected detections for"):
+        driving.carriers_found(found[1:], scenes, {0}, 0.5)
+
+
 @FEW
 @given(rows=st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from("abcd")), max_size=40))
 def test_frames_kept_counts_what_was_found_clean(rows):

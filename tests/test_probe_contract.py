@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,24 +14,35 @@ from audit.contracts import Perturbation
 from audit.control import REGISTRY
 from audit.execution import Execution
 from audit.profile import load as load_profile
+from probes.areas import AreaPlacement
 from probes.detection import (
+    COMBINATION,
+    TEAMS,
+    BlackPatch,
+    EvolutionPatch,
     FacePatch,
     GreyPatch,
+    MaskedPatch,
     NoisePatch,
     PatchCombination,
     PatchIoU,
     PatchScore,
     PatchScoreFocal,
     PicturePatch,
+    PublishedPatch,
     RandomSearchPatch,
     UniversalPatch,
 )
 from probes.geometry import Placement
+from probes.physical import CONDITIONS
 from reports.references import known
 from tests import planted
 
 importlib.import_module("suites.test_detection")
+importlib.import_module("suites.test_driving")
 
+AREA = AreaPlacement(0.3)
+PICTURE = torch.arange(3 * 12 * 20, dtype=torch.uint8).reshape(12, 20, 3).numpy()
 PROBES = [
     UniversalPatch(PatchIoU()),
     UniversalPatch(PatchScore()),
@@ -38,10 +50,18 @@ PROBES = [
     UniversalPatch(PatchCombination(), placement=Placement("bottom", 0.4)),
     UniversalPatch(PatchIoU(), init="grey"),
     RandomSearchPatch(),
+    EvolutionPatch(),
+    RandomSearchPatch(AREA, feedback="decision"),
+    # The detector here has one class, and a targeted class needs another: see test_scene_patch.
+    *(replace(p, placement=AREA, size=12) for name, p in TEAMS.items() if name != "targeted-class"),
+    replace(COMBINATION, placement=AREA.under(CONDITIONS["tilted"]), size=12),
+    MaskedPatch(replace(COMBINATION, placement=AREA, size=12), candidates=4),
+    PublishedPatch(AREA, picture=PICTURE),
+    BlackPatch(AREA),
     NoisePatch(),
     GreyPatch(),
     FacePatch(),
-    PicturePatch(picture=torch.arange(3 * 12 * 20, dtype=torch.uint8).reshape(12, 20, 3).numpy()),
+    PicturePatch(picture=PICTURE),
 ]
 BUDGET = Budget("test", steps=6, batch=4, queries=20, images=12, bootstrap=100)
 SETTINGS = {"execution": Execution(), "budget": BUDGET}
@@ -66,7 +86,7 @@ def test_metadata_is_complete_and_references_are_known(probe):
     assert probe.goal
     assert probe.threat
     assert probe.name
-    assert probe.access in ("white-box", "query", "none")
+    assert probe.access in ("white-box", "transfer", "query", "none")
     assert probe.refs
     assert not [r for r in probe.refs if r not in known()]
 
@@ -148,9 +168,10 @@ class TestControls:
         assert all((spec.title, spec.failure, spec.goal, spec.threat, spec.remediation))
 
     def test_a_profile_has_its_limit_with_a_reason(self, spec):
-        if not spec.id.startswith("DET-"):
+        profiles = {"DET": "detection", "DRV": "driving"}
+        if spec.id.partition("-")[0] not in profiles:
             pytest.skip("a control that a test declared")
-        profile = load_profile("detection")
+        profile = load_profile(profiles[spec.id.partition("-")[0]])
         rows = [c for c in profile.controls.values() if c.control == spec.id]
         assert rows
         assert all(len(r.limit.rationale) > 40 for r in rows)

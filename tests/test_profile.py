@@ -200,3 +200,50 @@ def test_a_limit_is_a_share_and_nothing_else(tmp_path_factory, value, op):
         assert load(folder, text).limit("C").value == value
     else:
         assert f"controls.C.{op}" in refusal(folder, text)
+
+
+class TestExtends:
+    """A profile that only says what it changes."""
+
+    def test_what_it_does_not_say_is_the_others(self, tmp_path):
+        own = tmp_path / "own.toml"
+        own.write_text(
+            'extends = "driving"\nname = "own"\n[data]\nmin_side = 20\n'
+            '[controls."DRV-MASK"]\nmax = 0.4\nrationale = "Another reason."\n'
+        )
+        mine, base = profile.load(own), profile.load("driving")
+        assert (mine.name, mine.data.min_side) == ("own", 20)
+        assert mine.data.targets == base.data.targets
+        assert mine.suites == base.suites
+        assert list(mine.controls) == list(base.controls)
+        assert mine.limit("DRV-MASK").op == "max", "the other kind of limit is replaced"
+        assert mine.limit("DRV-CLEAN") == base.limit("DRV-CLEAN")
+
+    def test_its_digest_follows_the_one_it_extends(self, tmp_path):
+        base, own = tmp_path / "base.toml", tmp_path / "own.toml"
+        text = profile.built_in()["detection"].read_text()
+        base.write_text(text)
+        own.write_text('extends = "base.toml"\nname = "own"\n')
+        first = profile.load(own).sha256
+        base.write_text(text + "# changed")
+        assert profile.load(own).sha256 != first
+
+    @pytest.mark.parametrize(
+        ("said", "told"),
+        [
+            ('extends = "nowhere"', "a built-in profile"),
+            ("extends = 3", "to be the name or path of a profile"),
+            ('extends = "own.toml"', "does not extend itself"),
+            ('extends = "driving"\n[data]\nminside = 3', "min_side"),
+        ],
+    )
+    def test_what_cannot_be_is_told_in_a_sentence(self, tmp_path, said, told):
+        own = tmp_path / "own.toml"
+        own.write_text(said + "\n")
+        with pytest.raises(ProfileError) as error:
+            profile.load(own)
+        assert told in str(error.value)
+
+    def test_the_person_profile_asks_for_persons(self):
+        assert profile.load("person").data.targets == ["person"]
+        assert list(profile.load("person").controls) == list(profile.load("driving").controls)

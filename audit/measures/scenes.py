@@ -29,7 +29,7 @@ class SceneMeasure(DetectorMeasure):
         patch: Perturbation,
         beside: Mapping[str, Perturbation] | None = None,
     ) -> None:
-        """Judge frames kept: of the frames in which a carrier of the print is found clean, the share where one still is.
+        """Judge frames kept: of the frames where a carrier of the print is found clean, the share where one still is.
 
         Found is found as whatever attacked class: a lorry that is seen as a car is seen. Beside it stand the share of
         frames as the driving competition counts them, with any detection of an attacked class anywhere (paper 000 §3.1;
