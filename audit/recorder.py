@@ -26,8 +26,9 @@ from audit.errors import AuditError
 from audit.options import given
 from audit.progress import Reporter
 from audit.record import Report
-from audit.session import PACKAGES, AuditSession, context_of, now, versions
+from audit.session import AuditSession
 from audit.stash import STEP
+from audit.surroundings import PACKAGES, context_of, now, versions
 from audit.trial import idle
 
 EXIT_INCONCLUSIVE = 10

@@ -72,6 +72,23 @@ def scenes(faces: int, count: int, side: int = SIDE, fill: float = 1.0) -> Scene
     return Scenes(tuple(out), ("face",), "grid", "built by the benchmark", labelled_by="construction")
 
 
+def in_turns(own, ours, pairs: int) -> tuple[int, list[tuple[float, float]]]:
+    """What our step attacked, and the seconds of each pair of neighbours (own, ours)."""
+    own()
+    attacked = ours()
+    if not attacked:
+        raise SystemExit("nothing was attacked: such a step has no backward pass and proves nothing")
+    rows = []
+    for i in range(pairs):
+        times = {}
+        for work in (own, ours) if i % 2 else (ours, own):
+            start = time.perf_counter()
+            work()
+            times[work] = time.perf_counter() - start
+        rows.append((times[own], times[ours]))
+    return attacked, rows
+
+
 def measure(detector, probe, faces: int, batch: int, pairs: int) -> dict:
     craft = CraftSet(scenes(faces, batch), probe.placement, Execution(), batch=batch, seed=0)
     group = craft.group(0)
@@ -89,18 +106,7 @@ def measure(detector, probe, faces: int, batch: int, pairs: int) -> dict:
         descent.step(gradient)  # the next one sees the same patch: once all is hidden, there is no backward pass
         return attacked
 
-    own()
-    attacked = ours()
-    if not attacked:
-        raise SystemExit("nothing was attacked: such a step has no backward pass and proves nothing")
-    rows = []
-    for i in range(pairs):
-        times = {}
-        for work in (own, ours) if i % 2 else (ours, own):
-            start = time.perf_counter()
-            work()
-            times[work] = time.perf_counter() - start
-        rows.append((times[own], times[ours]))
+    attacked, rows = in_turns(own, ours, pairs)
     return {
         "boxes_per_image": faces,
         "attacked_candidates": attacked,

@@ -16,7 +16,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench_patch_step import centerface, scenes
+from bench_patch_step import centerface, in_turns, scenes
 
 from audit.execution import Execution, keep_memory
 from probes.areas import AreaPlacement
@@ -48,24 +47,13 @@ def measure(detector, faces: int, fill: float, batch: int, pairs: int) -> dict:
         found = detector.candidates(images)
         torch.autograd.grad(found.logits.sum() + 0 * found.boxes.sum(), images)
 
-    def ours(step: int = 0) -> int:
-        seen = probe.shown(group, step, 0)
+    def ours() -> int:
+        seen = probe.shown(group, 0, 0)
         gradient, _, attacked = probe.joint([detector], seen, value, craft.execution)
         descent.step(gradient)  # the next one sees the same patch: once all is hidden, there is no backward pass
         return attacked
 
-    own()
-    attacked = ours()
-    if not attacked:
-        raise SystemExit("nothing was attacked: such a step has no backward pass and proves nothing")
-    rows = []
-    for i in range(pairs):
-        times = {}
-        for work in (own, ours) if i % 2 else (ours, own):
-            start = time.perf_counter()
-            work()
-            times[work] = time.perf_counter() - start
-        rows.append((times[own], times[ours]))
+    attacked, rows = in_turns(own, ours, pairs)
     return {
         "prints_per_image": faces,
         "fill": fill,

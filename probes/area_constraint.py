@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from audit.contracts import Areas
+from probes.constraints import broken, misshapen
 
 _SUB = 8
 """Polygons are drawn in eighths of a pixel."""
@@ -63,13 +64,8 @@ class AreaConstraint:
         Args:
             clean: (N, 3, H, W) in [0, 1]; changed: the same shape; boxes: per image (K, 4) xyxy px; areas: per image.
         """
-        if clean.shape != changed.shape or len(boxes) != len(clean):
-            return [
-                (
-                    f"expected patched images of shape {tuple(clean.shape)} with one list of boxes each, "
-                    f"got {tuple(changed.shape)} with {len(boxes)} lists"
-                )
-            ]
+        if said := misshapen(clean, changed, boxes):
+            return [said]
         before, after = clean.detach().cpu().numpy(), changed.detach().cpu().numpy()
         found: list[str] = []
         for i in range(len(before)):
@@ -78,22 +74,8 @@ class AreaConstraint:
         return found
 
     def _of_one(self, clean: NDArray[Any], changed: NDArray[Any], quads: list[NDArray[np.float64]]) -> list[str]:
-        found = []
-        wrong = int((~np.isfinite(changed)).sum())
-        if wrong:
-            found.append(f"{wrong} values are not finite")
-        outside = int(((changed < 0) | (changed > 1)).sum())
-        if outside:
-            low, high = np.nanmin(changed), np.nanmax(changed)
-            found.append(f"{outside} values lie outside [0, 1] (from {low:.4g} to {high:.4g})")
-        differs = (changed != clean).any(0)
-        allowed, area = self._allowed(differs.shape[0], differs.shape[1], quads)
-        leaked = differs & ~allowed
-        if leaked.any():
-            y, x = (int(v[0]) for v in np.nonzero(leaked))
-            found.append(f"{int(leaked.sum())} pixels outside the area differ, the first at x={x}, y={y}")
-        if differs.sum() > area:
-            found.append(f"{int(differs.sum())} pixels differ where the declared areas reach {math.floor(area)}")
+        allowed, area = self._allowed(clean.shape[1], clean.shape[2], quads)
+        found, differs = broken(clean, changed, allowed, area, "area")
         if self.mask is None:
             # A pixel under a patch that happens to have the patch's colour does not cut the patch in two.
             labels = ndimage.label(differs | allowed, structure=np.ones((3, 3)))[0]

@@ -31,7 +31,7 @@ _FAINT = 1e-4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AreaMap:
-    """A ``probes.geometry.Worn``: the quads of a batch, with mask, light and what was drawn for them.
+    """A ``probes.wear.Worn``: the quads of a batch, with mask, light and what was drawn for them.
 
     Attributes:
         gain, offset: (K, 3) what makes a printed value look as in the light of its object; ``None`` leaves it.
@@ -79,7 +79,7 @@ class AreaMap:
 
 @dataclass(frozen=True, eq=False)
 class AreaPlacement:
-    """A ``probes.geometry.Wear``: a patch in perspective on the scene's areas, or on a part of the object's box.
+    """A ``probes.wear.Wear``: a patch in perspective on the scene's areas, or on a part of the object's box.
 
     Where a scene names an area for an object, the canvas fills it. Elsewhere, on a box of width w and height h, it is
     an upright rectangle of width √(share·w·h·aspect) and that divided by ``aspect`` in height, made smaller where it

@@ -65,13 +65,8 @@ class PatchConstraint:
             areas: not asked for, the patch is placed by the boxes.
         """
         del areas
-        if clean.shape != changed.shape or len(boxes) != len(clean):
-            return [
-                (
-                    f"expected patched images of shape {tuple(clean.shape)} with one list of boxes each, "
-                    f"got {tuple(changed.shape)} with {len(boxes)} lists"
-                )
-            ]
+        if said := misshapen(clean, changed, boxes):
+            return [said]
         before, after = clean.detach().cpu().numpy(), changed.detach().cpu().numpy()
         found: list[str] = []
         for i in range(len(before)):
@@ -79,22 +74,8 @@ class PatchConstraint:
         return found
 
     def _of_one(self, clean: NDArray[Any], changed: NDArray[Any], boxes: Tensor) -> list[str]:
-        found = []
-        wrong = int((~np.isfinite(changed)).sum())
-        if wrong:
-            found.append(f"{wrong} values are not finite")
-        outside = int(((changed < 0) | (changed > 1)).sum())
-        if outside:
-            low, high = np.nanmin(changed), np.nanmax(changed)
-            found.append(f"{outside} values lie outside [0, 1] (from {low:.4g} to {high:.4g})")
-        differs = (changed != clean).any(0)
-        allowed, area = self._allowed(differs.shape[0], differs.shape[1], boxes)
-        leaked = differs & ~allowed
-        if leaked.any():
-            y, x = (int(v[0]) for v in np.nonzero(leaked))
-            found.append(f"{int(leaked.sum())} pixels outside the patch differ, the first at x={x}, y={y}")
-        if differs.sum() > area:
-            found.append(f"{int(differs.sum())} pixels differ where the declared patches reach {math.floor(area)}")
+        allowed, area = self._allowed(clean.shape[1], clean.shape[2], boxes)
+        found, differs = broken(clean, changed, allowed, area, "patch")
         # A pixel under a patch that happens to have the patch's colour does not cut the patch in two.
         labels = ndimage.label(differs | allowed, structure=np.ones((3, 3)))[0]
         regions = len(np.unique(labels[differs]))
@@ -121,3 +102,39 @@ class PatchConstraint:
                 mask[top:bottom, left:right] = True
                 area += (edge[2] - edge[0] + 2) * (edge[3] - edge[1] + 2)
         return mask, area
+
+
+def misshapen(clean: Tensor, changed: Tensor, boxes: Sequence[Tensor]) -> str:
+    """What is wrong with the shapes, as a sentence; empty where they fit."""
+    if clean.shape == changed.shape and len(boxes) == len(clean):
+        return ""
+    return (
+        f"expected patched images of shape {tuple(clean.shape)} with one list of boxes each, "
+        f"got {tuple(changed.shape)} with {len(boxes)} lists"
+    )
+
+
+def broken(
+    clean: NDArray[Any], changed: NDArray[Any], allowed: NDArray[np.bool_], area: float, what: str
+) -> tuple[list[str], NDArray[np.bool_]]:
+    """The rules on values, place and area that one image (3, H, W) breaks; (H, W) which of its pixels differ.
+
+    Args:
+        allowed: (H, W) pixels that may differ. area: how many of them. what: the word for what changes them.
+    """
+    found = []
+    wrong = int((~np.isfinite(changed)).sum())
+    if wrong:
+        found.append(f"{wrong} values are not finite")
+    outside = int(((changed < 0) | (changed > 1)).sum())
+    if outside:
+        low, high = np.nanmin(changed), np.nanmax(changed)
+        found.append(f"{outside} values lie outside [0, 1] (from {low:.4g} to {high:.4g})")
+    differs: NDArray[np.bool_] = (changed != clean).any(0)
+    leaked = differs & ~allowed
+    if leaked.any():
+        y, x = (int(v[0]) for v in np.nonzero(leaked))
+        found.append(f"{int(leaked.sum())} pixels outside the {what} differ, the first at x={x}, y={y}")
+    if differs.sum() > area:
+        found.append(f"{int(differs.sum())} pixels differ where the declared {what} reaches {math.floor(area)}")
+    return found, differs

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from audit.contracts import Areas, Constraint
+from audit.contracts import Areas
 from audit.errors import AuditError
 from probes.constraints import PatchConstraint
 
@@ -44,52 +44,6 @@ _DOWN = {"top": 0.0, "upper": 0.25, "center": 0.5, "lower": 0.75, "bottom": 1.0}
 _SHARE = {"half": 1 / 2, "third": 1 / 3}
 # A pixel of which the patch covers less than this does not count as covered.
 _LEAST_COVER = 1e-6
-
-
-class Worn(Protocol):
-    """Which pixels of a batch the patches cover, worked out once for the batch; depends on no patch.
-
-    Attributes:
-        shape: (N, H, W) of the batch. pixel: (M,) int64 n·H·W + y·W + x of the covered pixels, ascending, each once.
-    """
-
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-    @property
-    def pixel(self) -> Tensor: ...
-
-    def place(self, images: Tensor, patch: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [0, 1] with the patch (3, P, Q) in [0, 1] on every object; differentiable in both."""
-        ...
-
-
-class Wear(Protocol):
-    """How a patch is worn on an object: ``Placement`` by its box, ``probes.areas.AreaPlacement`` in perspective."""
-
-    def spec(self) -> Any:
-        """All that determines it, as JSON."""
-        ...
-
-    @property
-    def constraint(self) -> Constraint:
-        """What a patch worn so may change, checked without this geometry."""
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything to build it again."""
-        ...
-
-    def shown(self, pixels: Tensor) -> NDArray[np.uint8]:
-        """uint8 (h, w, 3) RGB as it would be printed, from pixels uint8 (3, P, Q)."""
-        ...
-
-    def prepare(self, images: Tensor, boxes: Sequence[Tensor], areas: Sequence[Areas] | None = None) -> Worn:
-        """The map for images (N, 3, H, W), per image boxes (K_i, 4) xyxy px and, where known, areas."""
-        ...
-
-    def regions(self, boxes: Tensor, areas: Areas | None = None) -> Tensor:
-        """(K, 4) xyxy px around the patch on each object, not clipped to the image."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

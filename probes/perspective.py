@@ -44,7 +44,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuadMap:
-    """Which pixels of a batch are seen through the quads, and how; implements ``probes.geometry.Worn``.
+    """Which pixels of a batch are seen through the quads, and how; implements ``probes.wear.Worn``.
 
     Attributes:
         shape: (N, H, W) of the batch.

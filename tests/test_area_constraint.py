@@ -53,7 +53,7 @@ def test_a_pixel_outside_the_area_is_named():
 def test_a_larger_canvas_than_declared_is_found():
     found = AreaConstraint(share=0.1).violations(clean(), placed(AreaPlacement(share=0.3)), BOX)
     assert any("outside the area" in f for f in found)
-    assert any("pixels differ where the declared areas reach" in f for f in found)
+    assert any("pixels differ where the declared area reaches" in f for f in found)
 
 
 def test_more_than_the_mask_is_found():
@@ -61,7 +61,7 @@ def test_more_than_the_mask_is_found():
     mask[:2, :2] = True
     declared = AreaPlacement(share=0.6).with_mask(mask).constraint
     found = declared.violations(clean(), placed(AreaPlacement(share=0.6)), BOX)
-    assert any("pixels differ where the declared areas reach" in f for f in found)
+    assert any("pixels differ where the declared area reaches" in f for f in found)
 
 
 @pytest.mark.parametrize(("value", "said"), [(float("nan"), "not finite"), (1.5, "outside [0, 1]")])

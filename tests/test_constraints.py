@@ -102,7 +102,7 @@ def test_finds_values_that_are_not_finite(value):
 
 def test_finds_a_patch_that_is_too_large():
     found = PatchConstraint("top", 0.4).violations(images(), patched(Placement("top", 0.6)), BOXES)
-    only(found, "pixels differ where the declared patches reach")
+    only(found, "pixels differ where the declared patch reaches")
     only(found, "outside the patch")
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from audit.errors import DataError
 from probes import homography as overlaps_module
-from probes.geometry import Placement, Worn, uv_map
+from probes.geometry import Placement, uv_map
 from probes.perspective import QuadMap, homography, is_convex, quad_map
+from probes.wear import Worn
 
 H, W = 14, 17
 SQUARE = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)

@@ -1,4 +1,4 @@
-"""The driving suite on real detectors and real street photographs of the kit: does a print of a fifth of the box bite?"""
+"""The driving suite on real detectors and street photographs of the kit: does a print of a fifth of the box bite?"""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from audit.errors import DataError, ModelError
-from audit.session import pictures_of
 from audit.subject import load
 from audit.surrogates import relabelled, surrogates_of
+from audit.surroundings import pictures_of
 from tests import planted
 from tests.planted_goals import Colours
 

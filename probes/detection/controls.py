@@ -21,8 +21,9 @@ from audit.data.scenes import Scenes
 from audit.errors import DataError
 from audit.execution import Execution
 from probes.detection.patch import Patch
-from probes.geometry import TOP, Wear
+from probes.geometry import TOP
 from probes.probe import Access, Progress, digest, generator, with_objects
+from probes.wear import Wear
 
 Picture = str | Path | NDArray[np.uint8]
 """A picture file, or uint8 (height, width, 3) RGB."""

@@ -15,9 +15,9 @@ from audit.execution import Execution
 from probes.areas import AreaPlacement
 from probes.detection.objectives import Objective, Targets
 from probes.detection.views import VIEWS, squared, view
-from probes.geometry import Wear, Worn
 from probes.physical import EOT
 from probes.probe import generator, with_objects
+from probes.wear import Wear, Worn
 
 KEEP_BYTES = 2 * 1024**3
 """Decoded batches are kept between steps up to this size; beyond it they are decoded again."""

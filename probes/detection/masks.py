@@ -20,8 +20,8 @@ from audit.contracts import Detector
 from audit.errors import AuditError
 from probes.detection.craftset import CraftSet, Placed
 from probes.detection.queries import Feedback, Look, Questions, images_of
-from probes.geometry import Wear
 from probes.probe import frozen, generator
+from probes.wear import Wear
 
 Mask = NDArray[np.uint8]
 """(P, Q), 255 where the patch lies and 0 where it does not."""

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from audit.contracts import Areas, Candidates
 from audit.errors import AuditError
-from probes.geometry import Wear
+from probes.wear import Wear
 
 Surrogate = Literal["hinge", "softplus", "logit", "log-score"]
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from audit.contracts import Areas, Constraint
 from audit.errors import AuditError
 from audit.record import Diagnostic
-from probes.geometry import Placement, Removal, Wear
+from probes.geometry import Placement, Removal
 from probes.probe import digest
+from probes.wear import Wear
 
 SCHEMA = "assay-patch-1"
 

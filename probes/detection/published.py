@@ -20,8 +20,8 @@ from audit.execution import Execution
 from probes.areas import AreaPlacement
 from probes.detection.controls import PicturePatch
 from probes.detection.patch import Patch
-from probes.geometry import Wear
 from probes.probe import Access, Progress
+from probes.wear import Wear
 
 LONGEST = 256
 """Texels of the longer side; larger pictures are made smaller by areas."""

@@ -20,8 +20,9 @@ from probes import diagnostics
 from probes.detection.craftset import CraftSet
 from probes.detection.patch import Patch
 from probes.detection.queries import AFTER, Feedback, Questions, images_of, wearing
-from probes.geometry import COVER, TOP, Wear
+from probes.geometry import COVER, TOP
 from probes.probe import Access, Progress, frozen, generator
+from probes.wear import Wear
 
 LATE = 0.3
 LATE_LOSS: dict[Feedback, float] = {"scores": 0.5, "decision": 0.15}

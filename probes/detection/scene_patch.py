@@ -21,12 +21,12 @@ from probes.detection.craftset import CraftSet, Placed
 from probes.detection.objectives import Objective, PatchCombination, PatchScore
 from probes.detection.team_objectives import CLASS_MARGIN, MaxObjectness, Objectness, TargetedClass
 from probes.detection.universal import UniversalPatch
-from probes.geometry import Wear
 from probes.losses import non_printability, total_variation
 from probes.optimisers import STEPS, Steps
 from probes.physical import EOT, GENTLE
 from probes.printing import PRINTABLE
 from probes.probe import digest, generator
+from probes.wear import Wear
 
 
 @dataclass(frozen=True, repr=False)

@@ -20,9 +20,10 @@ from probes.detection.ensemble import Ensemble, require_white_box
 from probes.detection.objectives import PATCH_IOU, Objective
 from probes.detection.patch import Patch
 from probes.detection.soundness import examine
-from probes.geometry import TOP, Wear
+from probes.geometry import TOP
 from probes.optimisers import STEPS, Descent, Steps
 from probes.probe import Access, Progress, digest, frozen, generator
+from probes.wear import Wear
 
 CHECK_IMAGES = 32
 """The height that decides which patch is best is taken on this many craft images."""
