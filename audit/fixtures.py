@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ from audit.profile import Profile
 from audit.record import Diagnostic, digest
 from audit.session import AuditSession, Split, seed_of
 from audit.stash import SESSION, STEP, TRIAL, Inapplicable, Undecided
-from audit.state import frozen
+from audit.state import frozen, modules_of
 from audit.surrogates import Surrogate
 from audit.tiny import tiny_images
 
@@ -24,14 +23,15 @@ __all__ = [
     "Craft",
     "all_surrogates",
     "any_detector",
+    "attacked",
     "craft",
     "detector",
+    "harmless",
     "measure",
     "moving_boxes",
     "profile",
     "published",
     "scenes",
-    "several_classes",
     "surrogates",
     "white_box",
 ]
@@ -57,7 +57,16 @@ class Probe(Protocol):
     def craft(self, detector: Any, scenes: Scenes, **settings: Any) -> Crafted: ...
 
 
-Craft = Callable[[Probe, Detector, Scenes], Crafted]
+class Craft(Protocol):
+    """Crafts with a probe on scenes.
+
+    ``told``: whether the control's record tells of the attack's access and health; no where the patch is only shown
+    beside what is judged. ``label``: put before the names of its diagnostics, where a control judges several patches.
+    """
+
+    def __call__(
+        self, probe: Probe, detector: Detector, scenes: Scenes, *, told: bool = True, label: str = ""
+    ) -> Crafted: ...
 
 
 @pytest.fixture
@@ -88,16 +97,23 @@ def white_box(detector: Detector) -> WhiteBoxDetector:
 def moving_boxes(white_box: WhiteBoxDetector, request: pytest.FixtureRequest) -> WhiteBoxDetector:
     """The detector, where the boxes of its candidates follow the image; else the control is not applicable."""
     images = tiny_images((256, 320), request.config.stash[SESSION].execution.device).requires_grad_()
-    if not white_box.candidates(images).boxes.requires_grad:
+    with frozen(modules_of(white_box)):
+        moves = white_box.candidates(images).boxes.requires_grad
+    if not moves:
         raise Inapplicable("The boxes of the detector's candidates do not depend on the image: none can be moved.")
     return white_box
 
 
 @pytest.fixture
-def several_classes(any_detector: Detector) -> None:
-    """Asks for a detector of more than one class; without it the control is not applicable."""
-    if len(any_detector.classes) < 2:
-        raise Inapplicable("The detector knows one class alone, so that nothing can be taken for another.")
+def attacked(request: pytest.FixtureRequest, any_detector: Detector) -> tuple[str, ...]:
+    """Names of the classes under attack, as the detector writes them."""
+    return tuple(any_detector.classes[i] for i in sorted(request.config.stash[SESSION].attacked))
+
+
+@pytest.fixture
+def harmless(attacked: tuple[str, ...], any_detector: Detector) -> tuple[str, ...]:
+    """Names of the classes that are not; maybe none."""
+    return tuple(c for c in any_detector.classes if c not in attacked)
 
 
 @pytest.fixture
@@ -113,7 +129,7 @@ def craft(request: pytest.FixtureRequest) -> Craft:
     trial = request.node.stash[TRIAL]
     step = request.config.stash[STEP]
 
-    def make(probe: Probe, detector: Detector, scenes: Scenes) -> Crafted:
+    def make(probe: Probe, detector: Detector, scenes: Scenes, *, told: bool = True, label: str = "") -> Crafted:
         spec = probe.spec()
         key = {"probe": spec, "data": scenes.digest, "budget": budget_of(session), "seed": session.options.seed}
 
@@ -131,12 +147,15 @@ def craft(request: pytest.FixtureRequest) -> Craft:
             patch.save(folder)
 
         patch = probe.load(session.artifacts.folder("patches", key, build))
-        if probe.access != "none":
+        if told and probe.access != "none":
             trial.access = probe.access
-            trial.diagnostics += patch.diagnostics
+            new = list(patch.diagnostics)
             if probe.access == "white-box":
-                trial.diagnostics += session.doubts(of_gradients=True)
-            trial.protocol["probe"] = spec
+                new += session.doubts(of_gradients=True)
+            if label:
+                new = [d.model_copy(update={"name": f"{label}: {d.name}"}) for d in new]
+            trial.diagnostics += [d for d in new if d.name not in {t.name for t in trial.diagnostics}]
+            trial.protocol.setdefault("probe", []).append(spec)
         return patch
 
     return make
@@ -156,22 +175,33 @@ def all_surrogates(request: pytest.FixtureRequest) -> dict[str, Surrogate]:
 
 @pytest.fixture
 def surrogates(request: pytest.FixtureRequest) -> dict[str, Surrogate]:
-    """The white-box detectors that an attacker may hold, by name; without any the control is not applicable."""
-    found = {n: s for n, s in request.config.stash[SESSION].surrogates.items() if s.white_box}
+    """The white-box detectors that an attacker may hold, by name; without any the control is inconclusive."""
+    session: AuditSession = request.config.stash[SESSION]
+    found = {n: s for n, s in session.surrogates.items() if s.white_box}
     if not found:
-        raise Inapplicable(
-            "No surrogate with candidates(images): give other model files with --audit-surrogates, or "
+        raise Undecided(
+            "Not measured: no surrogate with candidates(images). Give other model files with --audit-surrogates, or "
             "surrogates(device) in the model file."
         )
-    return found
+    # A patch made on a detector that sees nothing is noise, and what it leaves says nothing.
+    least = session.profile.preconditions.clean_recall_min
+    seen = {n: session.clean_recall(s.detector) for n, s in found.items()}
+    fit = {n: s for n, s in found.items() if (seen[n] or 0.0) >= least}
+    if not fit:
+        told = ", ".join(f"{n} {'unknown' if r is None else f'{r:.3f}'}" for n, r in seen.items())
+        raise Undecided(f"Not measured: the surrogates' clean recall is {told}, expected at least {least:.3f}.")
+    left_out = {n: seen[n] for n in found if n not in fit}
+    if left_out:
+        request.node.stash[TRIAL].details["surrogates left out, by clean recall"] = left_out
+    return fit
 
 
 @pytest.fixture
 def published(request: pytest.FixtureRequest) -> dict[str, Path]:
-    """Pictures of patches made elsewhere, by name; without any the control is not applicable."""
+    """Pictures of patches made elsewhere, by name; without any the control is inconclusive."""
     found = request.config.stash[SESSION].published
     if not found:
-        raise Inapplicable("No published patches: give pictures, or a folder of them, with --audit-patches.")
+        raise Undecided("Not measured: no published patches. Give pictures, or a folder of them, with --audit-patches.")
     return found
 
 

@@ -221,6 +221,8 @@ def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     if {"min", "max"} & set(own):
         for kind in {"min", "max"} - set(own):
             out.pop(kind, None)
+        if "rationale" not in own:
+            out.pop("rationale", None)  # a reason for another number is none for this one
     return out
 
 

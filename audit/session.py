@@ -201,6 +201,11 @@ class AuditSession:
                 )
         return Split(**parts)
 
+    def clean_recall(self, detector: Detector) -> float | None:
+        """Recall of any detector on the clean craft scenes, at its own threshold."""
+        found = evaluate(self, detector, self.scenes.craft)
+        return recall(found.matches, detector.score_threshold, Resampling(seed=0, draws=100)).value
+
     def why_not_attacked(self, detector: Detector) -> str:
         """Why this detector is not attacked, as a sentence; empty where its clean performance is as it should be.
 

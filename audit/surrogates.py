@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 from audit.contracts import Candidates, Detections, Detector, WhiteBoxDetector
 from audit.data.scenes import plain
 from audit.errors import ModelError
-from audit.state import modules_of, state_digest
+from audit.execution import Execution
+from audit.state import frozen, modules_of, state_digest
+from audit.tiny import tiny_images
 
 if TYPE_CHECKING:
     from audit.subject import Subject
@@ -128,17 +131,14 @@ def surrogates_of(subject: Subject, files: Sequence[str], device: torch.device) 
         for name, thing in own.items():
             if isinstance(thing, Detector):
                 check(replace(checked, tasks={"detector": thing}, access={"detector": "query"}))
-            weights = state_digest(modules_of(thing))
-            files_digest = "".join(f.sha256 for f in subject.files)
-            add(name, thing, str(subject.path), hashlib.sha256(f"{name}{files_digest}{weights}".encode()).hexdigest())
+            add(name, thing, str(subject.path), _digest(thing, [f.sha256 for f in subject.files], device))
     for file in files:
         other = load(file, device)
         check(other)
-        digest = hashlib.sha256("".join([*(f.sha256 for f in other.files), other.state_digest()]).encode()).hexdigest()
-        for task, thing in other.tasks.items():
-            if task == "detector":
-                add(other.name, thing, str(other.path), digest)
-        if "detector" not in other.tasks:
+        if "detector" in other.tasks:
+            thing = other.tasks["detector"]
+            add(other.name, thing, str(other.path), _digest(thing, [f.sha256 for f in other.files], device))
+        else:
             raise ModelError(
                 f"surrogate {file}",
                 expected="a model file with a detector",
@@ -146,3 +146,17 @@ def surrogates_of(subject: Subject, files: Sequence[str], device: torch.device) 
                 mend="give the model file of a detector to --audit-surrogates",
             )
     return found
+
+
+def _digest(detector: object, files: Sequence[str], device: torch.device) -> str:
+    """sha256 of all that decides what a surrogate says: its files, weights, and its word on the tiny batch."""
+    parts = [*files, state_digest(modules_of(detector))]
+    for file in sorted(str(f) for f in getattr(detector, "files", ())):
+        with Path(file).open("rb") as stream:
+            parts.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    if isinstance(detector, Detector):
+        with frozen(modules_of(detector)):
+            found = Execution(device).detect(detector, tiny_images((256, 320), device))
+        # Rounded: two processes on a GPU may differ in the last bits.
+        parts += [f"{(d.scores * 1e3).round().tolist()} {d.boxes.round().tolist()} {d.labels.tolist()}" for d in found]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

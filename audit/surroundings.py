@@ -37,7 +37,8 @@ def pictures_of(paths: Sequence[str]) -> dict[str, Path]:
             )
         for file in files:
             name = file.relative_to(place).with_suffix("").as_posix() if place.is_dir() else file.stem
-            found[name if name not in found else f"{name} ({file.suffix})"] = file
+            again = sum(n == name or n.startswith(f"{name} #") for n in found)
+            found[name if not again else f"{name} #{again + 1}"] = file
     return found
 
 
@@ -73,6 +74,8 @@ PACKAGES = (
     "scipy",
     "av",
     "httpx",
+    "transformers",
+    "ultralytics",
 )
 
 

@@ -96,6 +96,8 @@ class AreaConstraint:
             cv2.fillConvexPoly(layer, points, 0, shift=3)
             # Nothing of a canvas in the frame: then its surroundings are not in it either, unless it was moved in.
             aside = 1.5 + self.reach + self.slack * edges.max()
+            if self.mask is not None:
+                layer = 1 - self._printed(quad, height, width)
             if not layer.all():
                 mask |= (cv2.distanceTransform(layer, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= aside).astype(np.uint8)
             x, y = quad[:, 0], quad[:, 1]
@@ -105,6 +107,27 @@ class AreaConstraint:
             outline = edges.sum() * self._outline()
             most += area * stretch * printed + (2 + 2 * self.reach) * outline * stretch + 4 * (2 + self.reach) ** 2
         return mask > 0, most
+
+    def _printed(self, quad: NDArray[np.float64], height: int, width: int) -> NDArray[np.uint8]:
+        """(height, width) 1 where the printed part of a canvas is seen, at the middles of the pixels."""
+        assert self.mask is not None
+        rows, columns = self.mask.shape
+        corners = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]], np.float32)
+        there = cv2.getPerspectiveTransform(quad.astype(np.float32), corners)
+        x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        u, v, w = np.einsum("ij,jhw->ihw", there, np.stack([x, y, np.ones_like(x)]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u, v = u / w, v / w
+        inside = (w > 0) & (u >= 0) & (u < columns) & (v >= 0) & (v < rows)
+        at = self.mask[np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int)]
+        # A texel smaller than a pixel may fall between the middles of pixels: those of its own middle are added.
+        j, i = np.nonzero(self.mask)
+        back = np.linalg.inv(there.astype(np.float64)) @ np.stack([i + 0.5, j + 0.5, np.ones(len(i))])
+        px, py = (np.floor(back[k] / back[2]).astype(int) for k in (0, 1))
+        seen = (px >= 0) & (px < width) & (py >= 0) & (py < height)
+        out: NDArray[np.uint8] = (inside & at).astype(np.uint8)
+        out[py[seen], px[seen]] = 1
+        return out
 
     def _outline(self) -> float:
         """Length of the printed part's outline over that of the whole canvas; at least 1."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from probes.perspective import QuadMap, quad_map
 from probes.physical import EOT, Draw
 from probes.probe import generator
 
+_OF_THE_PRINT = ("paper", "colours", "snap", "blur_before")
+"""What a draw says of the print itself, not of an object or an image."""
 _FAINT = 1e-4
 """A pixel of which printed parts cover less than this keeps its own colour."""
 
@@ -133,11 +135,10 @@ class AreaPlacement:
         """Share of the canvas that is printed."""
         return 1.0 if self.mask is None else float(self.mask.float().mean())
 
-    @property
-    def constraint(self) -> AreaConstraint:
-        """What a patch worn so may change."""
+    def constraint(self, texels: tuple[int, int]) -> AreaConstraint:
+        """What a patch of (P, Q) texels worn so may change."""
         slack, reach = (0.0, 0) if self.condition is None else (self.condition.slack, self.condition.reach)
-        mask = None if self.mask is None else self.mask.cpu().numpy().astype(bool)
+        mask = None if self.mask is None else fitted(self.mask, texels).cpu().numpy()
         return AreaConstraint(self.share, self.aspect, self.at, mask, slack, reach)
 
     def with_mask(self, mask: Tensor) -> AreaPlacement:
@@ -198,8 +199,7 @@ class AreaPlacement:
         quads = [self.quads(b.to(images.device), a) for b, a in zip(boxes, where, strict=True)]
         flat = torch.cat(quads)
         if draw is None and self.condition is not None:
-            # From the places themselves: the same picture shows the same condition in whatever batch it comes.
-            draw = self.condition.draw(generator("condition", _where(flat)), len(flat), len(images))
+            draw = _drawn(self.condition, quads)
         if draw is not None:
             quads = list(torch.split(draw.quads(flat), [len(q) for q in quads]))
         hidden = [None if a is None else a.hidden for a in where]
@@ -257,6 +257,21 @@ def _light(images: Tensor, where: QuadMap, count: int) -> tuple[Tensor, Tensor]:
         low = (level.mean() - contrast / 2).clamp(min=0)
         gain[k], offset[k] = contrast.clamp(max=1 - low), low
     return gain, offset
+
+
+def _drawn(condition: EOT, quads: Sequence[Tensor]) -> Draw:
+    """A condition for each image from its own places alone: a picture shows the same in whatever company it comes.
+
+    How the print came out is one for all, as there is one print.
+    """
+    one = condition.draw(generator("condition"), 1, 1)
+    each = [condition.draw(generator("condition", _where(q)), len(q), 1) for q in quads]
+    values: dict[str, Tensor | None] = {}
+    for f in fields(Draw):
+        parts = [getattr(d, f.name) for d in each]
+        off = f.name in _OF_THE_PRINT or any(p is None for p in parts)
+        values[f.name] = getattr(one, f.name) if off else torch.cat(parts)
+    return Draw(**values)
 
 
 def _packed(mask: Tensor) -> str:

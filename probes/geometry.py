@@ -98,9 +98,9 @@ class Placement:
         """All that determines it, as JSON."""
         return [self.position, self.alpha, self.remove]
 
-    @property
-    def constraint(self) -> PatchConstraint:
-        """What a patch worn so may change, checked without this geometry."""
+    def constraint(self, texels: tuple[int, int]) -> PatchConstraint:
+        """What a patch of (P, Q) texels worn so may change, checked without this geometry."""
+        del texels
         return PatchConstraint(self.position, self.alpha, self.remove)
 
     def to_json(self) -> dict[str, Any]:

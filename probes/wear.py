@@ -36,9 +36,8 @@ class Wear(Protocol):
         """All that determines it, as JSON."""
         ...
 
-    @property
-    def constraint(self) -> Constraint:
-        """What a patch worn so may change, checked without this geometry."""
+    def constraint(self, texels: tuple[int, int]) -> Constraint:
+        """What a patch of (P, Q) texels worn so may change, checked without this geometry."""
         ...
 
     def to_json(self) -> dict[str, Any]:

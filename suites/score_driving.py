@@ -24,6 +24,7 @@ from audit.measures.driving import (
     comparable,
     frame_clear,
 )
+from audit.state import frozen, modules_of
 from probes.perspective import quad_map
 
 TEXELS = 4_000_000
@@ -81,6 +82,7 @@ def score(
         patch = texture(submission).to(execution.device)
         counts: dict[tuple[str, str], list[int]] = {(d, s): [0, 0] for d in detectors for s in frames}
         done = 0
+        modules = modules_of(*detectors.values())
         size = max(1, min(FRAMES, TEXELS // (canvas[0] * canvas[1])))
         for batch in execution.batches(scenes, size):
             hidden = [s.hidden().to(execution.device).float() / 255 if s.hidden else None for s in batch.scenes]
@@ -88,7 +90,9 @@ def score(
             for name, detector in detectors.items():
                 threshold = float(detector.score_threshold)
                 for column, images in enumerate([changed, batch.images] if clean else [changed]):
-                    for scene, found in zip(batch.scenes, execution.detect(detector, images), strict=True):
+                    with frozen(modules):  # a model file may forget eval()
+                        answers = execution.detect(detector, images)
+                    for scene, found in zip(batch.scenes, answers, strict=True):
                         is_clear = frame_clear(found, labels[name], threshold)
                         counts[name, scene_of(scene, scenes)][column] += is_clear
             done += len(batch.scenes)

@@ -12,6 +12,7 @@ import pytest
 
 from audit.contracts import WhiteBoxDetector
 from audit.control import control
+from audit.stash import Inapplicable
 from probes.areas import AreaPlacement
 from probes.detection import BlackPatch, EvolutionPatch, GreyPatch, NoisePatch, RandomSearchPatch
 from probes.detection.ensemble import Ensemble
@@ -28,7 +29,7 @@ HARDEN = (
     "Fine-tune with the crafted prints pasted into the training frames (model hardening, AML.M0003), audit again with "
     "fresh prints, and let tracking or a second sensor carry an object over frames in which it is not found."
 )
-GOALS = {"ghosts": Ghosts(), "class": ClassChange(), "box": BoxShift(), "flood": Flood()}
+NO_OTHER = "Every class of the detector is under attack, so that nothing harmless is left to be taken for."
 PLAIN = {"noise": NoisePatch, "grey": GreyPatch, "black": BlackPatch}
 ATTACKS = {"combination": COMBINATION} | TEAMS
 QUERIES = {"random-search": RandomSearchPatch, "evolution": EvolutionPatch}
@@ -39,12 +40,6 @@ def area(profile):
     """Where the print is stuck: on the scene's own area, else on this part of the object's box."""
     d = profile.data
     return AreaPlacement(d.patch_share, d.patch_aspect, tuple(d.patch_at), light=d.patch_light)
-
-
-@pytest.fixture
-def attacked(profile):
-    """Classes that count as found whatever the object's own class: a lorry seen as a car is seen."""
-    return tuple(profile.data.targets or ())
 
 
 @pytest.fixture
@@ -96,7 +91,9 @@ def test_unoptimised_print(variant, detector, scenes, craft, area, measure):
     threat=f"{STUCK}, with the model's weights at hand (or, where it shows no candidates, with its answers to queries)",
     remediation=HARDEN,
 )
-def test_trained_print(variant, detector, scenes, craft, area, strongest, beside, measure):
+def test_trained_print(variant, detector, scenes, craft, area, harmless, strongest, beside, measure):
+    if variant == "targeted-class" and not harmless:
+        raise Inapplicable(NO_OTHER)
     probe = replace(ATTACKS[variant], placement=area) if isinstance(detector, WhiteBoxDetector) else strongest
     measure.frames(detector, scenes.held_out, craft(probe, detector, scenes.craft), beside)
 
@@ -111,7 +108,9 @@ def test_trained_print(variant, detector, scenes, craft, area, strongest, beside
     remediation=HARDEN,
 )
 def test_print_in_spots(detector, scenes, craft, strongest, beside, measure):
-    measure.frames(detector, scenes.held_out, craft(MaskedPatch(strongest), detector, scenes.craft), beside)
+    patch = craft(MaskedPatch(strongest), detector, scenes.craft)
+    alike = {name: plain.with_placement(patch.placement) for name, plain in beside.items()}
+    measure.frames(detector, scenes.held_out, patch, alike)
 
 
 @control(
@@ -138,6 +137,8 @@ def test_print_under_a_condition(variant, detector, scenes, craft, strongest, ar
     remediation=HARDEN,
 )
 def test_print_elsewhere(detector, scenes, craft, strongest, area, measure):
+    if all(s.areas is not None and bool(s.areas[~s.ignore].isfinite().all()) for s in scenes.held_out):
+        raise Inapplicable("The data names the area of every object, so that place and size are given.")
     patch = craft(strongest, detector, scenes.craft)
     shares, places = (1.0, 0.7, 0.4), {"upper": 0.25, "middle": 0.5, "lower": 0.75}
     cells = [
@@ -165,12 +166,13 @@ def test_print_elsewhere(detector, scenes, craft, strongest, area, measure):
     threat=f"{STUCK}, with the model's weights at hand, by the best of five attacks",
     remediation=HARDEN,
 )
-def test_every_team(white_box, scenes, craft, area, beside, all_surrogates, measure):
-    teams = {name: replace(probe, placement=area) for name, probe in TEAMS.items()}
+def test_every_team(white_box, scenes, craft, area, harmless, beside, all_surrogates, measure):
+    able = {name: probe for name, probe in TEAMS.items() if harmless or name != "targeted-class"}
+    teams = {name: replace(probe, placement=area) for name, probe in able.items()}
     members = tuple(s for s in all_surrogates.values() if s.white_box)
     if members:
         teams["joint"] = replace(teams["joint"], ensemble=Ensemble(members, with_subject=True))
-    patches = {name: craft(probe, white_box, scenes.craft) for name, probe in teams.items()}
+    patches = {name: craft(probe, white_box, scenes.craft, label=name) for name, probe in teams.items()}
     detectors = {"the audited model": white_box} | {n: s.detector for n, s in all_surrogates.items()}
     title = "Frames kept: team × model (as paper 000, Table 4)"
     measure.worst(detectors, scenes.held_out, patches, title=title, row_label="attack", beside=beside)
@@ -201,9 +203,10 @@ def test_print_from_surrogates(detector, scenes, craft, area, surrogates, beside
     remediation=HARDEN,
 )
 def test_published_prints(detector, scenes, craft, area, published, beside, measure):
-    patches = {n: craft(PublishedPatch(area, picture=p), detector, scenes.craft) for n, p in published.items()}
+    patches = {n: craft(PublishedPatch(area, picture=p), detector, scenes.craft, label=n) for n, p in published.items()}
     title = "Frames kept under published prints"
-    measure.worst({"the audited model": detector}, scenes.held_out, patches, title=title, beside=beside)
+    found = {"the audited model": detector}
+    measure.worst(found, scenes.held_out, patches, title=title, row_label="published print", beside=beside)
 
 
 @control(
@@ -230,7 +233,7 @@ def test_print_by_queries(variant, detector, scenes, craft, area, attacked, besi
     remediation="Add the crafted prints as negatives to the training data and audit again.",
 )
 def test_no_ghosts(white_box, scenes, craft, area, beside, measure):
-    patch = craft(replace(COMBINATION, objective=GOALS["ghosts"], placement=area), white_box, scenes.craft)
+    patch = craft(replace(COMBINATION, objective=Ghosts(), placement=area), white_box, scenes.craft)
     measure.ghosts_made(white_box, scenes.held_out, patch, beside)
 
 
@@ -243,10 +246,12 @@ def test_no_ghosts(white_box, scenes, craft, area, beside, measure):
     threat=f"{STUCK}, with the model's weights at hand, who wants a lorry to pass for a harmless thing",
     remediation=HARDEN,
 )
-@pytest.mark.usefixtures("several_classes")
-def test_class_stays(white_box, scenes, craft, area, beside, measure):
-    patch = craft(replace(COMBINATION, objective=GOALS["class"], placement=area), white_box, scenes.craft)
-    measure.class_changed(white_box, scenes.held_out, patch, beside)
+def test_class_stays(white_box, scenes, craft, area, harmless, beside, measure):
+    if not harmless:
+        raise Inapplicable(NO_OTHER)
+    other = list(white_box.classes).index("potted plant" if "potted plant" in harmless else harmless[0])
+    probe = replace(COMBINATION, objective=ClassChange(target=other), placement=area)
+    measure.class_changed(white_box, scenes.held_out, craft(probe, white_box, scenes.craft), beside)
 
 
 @control(
@@ -259,7 +264,7 @@ def test_class_stays(white_box, scenes, craft, area, beside, measure):
     remediation="Harden as against hiding, and check boxes against a second sensor or the track before.",
 )
 def test_box_stays(moving_boxes, scenes, craft, area, beside, measure):
-    probe = replace(COMBINATION, objective=GOALS["box"], placement=area)
+    probe = replace(COMBINATION, objective=BoxShift(), placement=area)
     measure.box_moved(moving_boxes, scenes.held_out, craft(probe, moving_boxes, scenes.craft), beside)
 
 
@@ -273,7 +278,7 @@ def test_box_stays(moving_boxes, scenes, craft, area, beside, measure):
     remediation="Bound the candidates before suppression and the boxes after it, and measure the time at that bound.",
 )
 def test_no_flood(white_box, scenes, craft, area, beside, measure):
-    patch = craft(replace(COMBINATION, objective=GOALS["flood"], placement=area), white_box, scenes.craft)
+    patch = craft(replace(COMBINATION, objective=Flood(), placement=area), white_box, scenes.craft)
     measure.flooded(white_box, scenes.held_out, patch, beside)
 
 
@@ -300,7 +305,10 @@ def leave_one_out(detector, scenes, craft, surrogates, probe):
     """
     subject = "the audited model"
     detectors = {subject: detector} | {name: s.detector for name, s in surrogates.items()}
-    alone = {n: craft(replace(probe, ensemble=Ensemble((s,))), detector, scenes.craft) for n, s in surrogates.items()}
+    alone = {
+        n: craft(replace(probe, ensemble=Ensemble((s,))), detector, scenes.craft, label=n)
+        for n, s in surrogates.items()
+    }
     rows = {}
     white = isinstance(detector, WhiteBoxDetector)
     for name, joint in (("all others, fixed weights", Joint()), ("all others, dynamic weights", Joint(dynamic=True))):
@@ -312,6 +320,9 @@ def leave_one_out(detector, scenes, craft, surrogates, probe):
             with_subject = target != subject and white
             if members or with_subject:
                 together = Ensemble(members, with_subject=with_subject, joint=joint)
-                cells[target] = craft(replace(probe, ensemble=together), detector, scenes.craft)
+                # A patch that the audited model had a part in is shown beside, never judged.
+                judged = target == subject
+                made = replace(probe, ensemble=together)
+                cells[target] = craft(made, detector, scenes.craft, told=judged, label=name)
         rows[name] = cells
     return detectors, scenes.held_out, alone, rows

@@ -29,7 +29,7 @@ def placed(placement, boxes=BOX, areas=None, value=1.0, seed=0):
 @given(st.floats(0.05, 1), st.floats(0.3, 3), st.tuples(st.floats(0, 1), st.floats(0, 1)), st.integers(0, 5))
 def test_what_the_placement_does_is_allowed(share, aspect, at, seed):
     placement = AreaPlacement(share, aspect, at)
-    assert placement.constraint.violations(clean(seed), placed(placement, seed=seed), BOX) == []
+    assert placement.constraint((8, 8)).violations(clean(seed), placed(placement, seed=seed), BOX) == []
 
 
 @settings(max_examples=30, deadline=None)
@@ -40,7 +40,7 @@ def test_random_quads_and_masks_are_allowed(moves, seed):
     areas = [Areas(quad[None])]
     mask = torch.rand(6, 6, generator=torch.Generator().manual_seed(seed)) > 0.6
     placement = AreaPlacement() if not mask.any() else AreaPlacement().with_mask(mask)
-    assert placement.constraint.violations(clean(), placed(placement, areas=areas), BOX, areas) == []
+    assert placement.constraint((8, 8)).violations(clean(), placed(placement, areas=areas), BOX, areas) == []
 
 
 def test_a_pixel_outside_the_area_is_named():
@@ -59,7 +59,7 @@ def test_a_larger_canvas_than_declared_is_found():
 def test_more_than_the_mask_is_found():
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[:2, :2] = True
-    declared = AreaPlacement(share=0.6).with_mask(mask).constraint
+    declared = AreaPlacement(share=0.6).with_mask(mask).constraint((8, 8))
     found = declared.violations(clean(), placed(AreaPlacement(share=0.6)), BOX)
     assert any("pixels differ where the declared area reaches" in f for f in found)
 
@@ -83,3 +83,23 @@ def test_it_says_what_it_allows():
     assert "20% of its box" in text
     assert "2 region(s)" in text
     assert "2 px" in text
+
+
+def test_a_print_outside_the_mask_is_found():
+    """In the wrong half of the canvas, and as many spots where one was declared."""
+    left, spots = torch.zeros(8, 8, dtype=torch.bool), torch.zeros(9, 9, dtype=torch.bool)
+    left[:, :4] = True
+    spots[::4, ::4] = True
+    area = AreaPlacement(share=0.6)
+    declared = area.with_mask(left).constraint((8, 8))
+    assert declared.violations(clean(), placed(area.with_mask(left)), BOX) == []
+    for other in (~left, spots):
+        found = declared.violations(clean(), placed(area.with_mask(other)), BOX)
+        assert any("outside the area" in f for f in found)
+
+
+@pytest.mark.parametrize("side", [3, 40])
+def test_masks_finer_and_coarser_than_pixels_are_allowed_as_they_are_placed(side):
+    mask = torch.rand(side, side, generator=torch.Generator().manual_seed(side)) > 0.7
+    area = AreaPlacement(share=0.3).with_mask(mask)
+    assert area.constraint((8, 8)).violations(clean(), placed(area), BOX) == []

@@ -117,6 +117,8 @@ def test_a_condition_obeys_the_constraint_and_does_not_depend_on_the_company(nam
     assert torch.equal(together[1], clean[1])
     assert patch.constraint.violations(clean, together, boxes) == []
     assert torch.equal(together, patch.apply(clean, boxes)), "the same again"
+    alone = torch.cat([patch.apply(clean[i : i + 1], boxes[i : i + 1]) for i in range(3)])
+    assert float((together - alone).abs().max()) <= 0.5 / 255, "a blur's window is that of the widest in the batch"
 
 
 def test_saved_and_read_back_it_is_the_same(tmp_path):

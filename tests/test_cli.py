@@ -223,3 +223,9 @@ def test_a_patch_is_printed_at_its_true_size(tmp_path, capsys):
     assert main(["print", str(tmp_path / "patch.png"), str(pdf), "--width-cm", "12.7", "--height-cm", "5"]) == 0
     assert pdf.read_bytes().startswith(b"%PDF")
     assert main(["print", str(tmp_path / "patch.png"), str(pdf), "--width-cm", "-3"]) == 4
+    assert main(["print", str(tmp_path / "patch.png"), str(pdf), "--width-cm", "10", "--height-cm", "0"]) == 4
+    before = (tmp_path / "patch.png").read_bytes()
+    capsys.readouterr()
+    assert main(["print", str(tmp_path / "patch.png"), str(tmp_path / "patch.png"), "--width-cm", "10"]) == 4
+    assert "another file than the patch" in capsys.readouterr().err
+    assert (tmp_path / "patch.png").read_bytes() == before

@@ -141,13 +141,36 @@ def test_a_closed_model_is_attacked_by_queries_and_what_needs_gradients_is_not_a
     words = [w for a in asked for w in ("--audit-control", a)]
     code, rows, out = audit(tmp_path, "Closed", *words, imports=imports)
     assert rows["DRV-SCENE-WB/joint"]["access"] == "query", out
-    for name, why in (
-        ("DRV-TEAMS", "needs gradients"),
-        ("DRV-GHOSTS", "needs gradients"),
-        ("DRV-TRANSFER", "--audit-surrogates"),
-        ("DRV-PUBLISHED", "--audit-patches"),
+    for name, verdict, why in (
+        ("DRV-TEAMS", "not_applicable", "needs gradients"),
+        ("DRV-GHOSTS", "not_applicable", "needs gradients"),
+        ("DRV-TRANSFER", "inconclusive", "--audit-surrogates"),
+        ("DRV-PUBLISHED", "inconclusive", "--audit-patches"),
     ):
-        assert rows[name]["verdict"] == "not_applicable"
+        assert rows[name]["verdict"] == verdict
         assert why in rows[name]["reason"]
     assert rows["DRV-QUERY/random-search"]["measure"]["value"] < 0.7
     assert code == 1
+
+
+def test_a_surrogate_that_sees_nothing_does_not_make_a_pass(tmp_path):
+    blind = "from tests.planted import Red\n\nclass Dim(Red):\n"
+    blind += "    def candidates(self, images):\n        found = super().candidates(images)\n"
+    blind += "        return type(found)(found.boxes, found.logits - 30)\n"
+    (tmp_path / "dim.py").write_text(MODEL.format(kind="Dim", imports=blind))
+    asked = ["--audit-control", "DRV-TRANSFER", "--audit-surrogates", str(tmp_path / "dim.py")]
+    code, rows, out = audit(tmp_path, "Colours", *asked)
+    assert rows["DRV-TRANSFER"]["verdict"] == "inconclusive", out
+    assert "clean recall is dim 0.000" in rows["DRV-TRANSFER"]["reason"]
+    assert code == 11
+
+
+def test_a_detector_of_one_class_is_audited_as_far_as_that_goes(tmp_path):
+    asked = ["DRV-SCENE-WB/targeted-class", "DRV-CLASS", "DRV-TEAMS", "DRV-QUERY/random-search"]
+    words = [w for a in asked for w in ("--audit-control", a)]
+    _, rows, out = audit(tmp_path, "Red", *words, imports="from tests.planted import Red")
+    for name in asked[:2]:
+        assert rows[name]["verdict"] == "not_applicable", out
+        assert "Every class of the detector is under attack" in rows[name]["reason"]
+    assert sorted(rows["DRV-TEAMS"]["grids"][0]["rows"]) == ["class-margin", "joint", "max-objectness", "objectness"]
+    assert rows["DRV-QUERY/random-search"]["verdict"] == "fail"

@@ -244,6 +244,12 @@ class TestExtends:
             profile.load(own)
         assert told in str(error.value)
 
+    def test_a_new_limit_needs_a_reason_of_its_own(self, tmp_path):
+        own = tmp_path / "own.toml"
+        own.write_text('extends = "driving"\n[controls."DRV-MASK"]\nmin = 0.05\n')
+        with pytest.raises(ProfileError, match="rationale"):
+            profile.load(own)
+
     def test_the_person_profile_asks_for_persons(self):
         assert profile.load("person").data.targets == ["person"]
         assert list(profile.load("person").controls) == list(profile.load("driving").controls)

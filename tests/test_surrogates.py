@@ -93,9 +93,29 @@ def test_published_pictures_are_found_in_folders_and_named(tmp_path):
     for name in ("a/one.png", "two.JPG", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     assert list(pictures_of([str(tmp_path)])) == ["a/one", "two"]
+    for name in ("two.png", "two.bmp"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list(pictures_of([str(tmp_path)])) == ["a/one", "two", "two #2", "two #3"]
     assert list(pictures_of([str(tmp_path / "two.JPG")])) == ["two"]
     with pytest.raises(DataError, match="nothing there"):
         pictures_of([str(tmp_path / "no.png")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no picture"):
         pictures_of([str(tmp_path / "empty")])
+
+
+def test_another_weight_file_is_another_surrogate(tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"one")
+    own = f"""
+from tests.planted import Robust
+
+def surrogates(device):
+    hard = Robust()
+    hard.files = [{str(tmp_path / "weights.bin")!r}]
+    return {{'hard': hard}}
+"""
+    path = file(tmp_path, "subject", "Red", own)
+    first = surrogates_of(load(path, CPU), [], CPU)["hard"].digest
+    assert surrogates_of(load(path, CPU), [], CPU)["hard"].digest == first
+    (tmp_path / "weights.bin").write_bytes(b"two")
+    assert surrogates_of(load(path, CPU), [], CPU)["hard"].digest != first

@@ -10,12 +10,11 @@ from __future__ import annotations
 import importlib
 import logging
 import ssl
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from audit.adapters.checks import readable, refuse
+from audit.adapters.http_deadline import Connection, Deadline
 from audit.adapters.http_retry import Trouble, retry_after
 from audit.adapters.http_secrets import Credentials
 
@@ -51,8 +50,8 @@ class Channel:
     """Sends requests to one address.
 
     Args:
-        credentials: address and headers. timeout: seconds for an answer, whole. connect_timeout: seconds for a
-            connection. max_bytes: of an answer's body. verify: check TLS certificates; a path: against that file.
+        credentials: address and headers. timeout: seconds for a request and its whole answer. connect_timeout: seconds
+            for a connection. max_bytes: of an answer's body. verify: check TLS certificates; a path: against that file.
     """
 
     def __init__(
@@ -67,6 +66,7 @@ class Channel:
         self._timeout, self._connect_timeout, self._max_bytes = timeout, connect_timeout, max_bytes
         self._verify = _trust(verify)
         self._transport: Any = None
+        self._connection = Connection()
         log = logging.getLogger("httpcore")
         if log.level == logging.NOTSET:
             log.setLevel(logging.WARNING)  # DEBUG shows the answer's headers; some services echo
@@ -77,10 +77,13 @@ class Channel:
         Args:
             content: keywords of ``httpx.Request``: ``files``, ``json``, ``content``, ``data``, ``headers``.
         """
+        deadline = Deadline(self._timeout, self._connection)
         try:
-            return self._talk(content)
+            with deadline:
+                answer = self._talk(content, deadline)
+            return self._late() if deadline.over else answer
         except Exception as error:  # noqa: BLE001 - told by the caller in one sentence, without the frames of the request
-            return self._told(error)
+            return self._late() if deadline.over else self._told(error)
         except BaseException as error:  # noqa: BLE001 - an interrupt goes on, without those frames
             stop = error.with_traceback(None)
         stop.__cause__ = stop.__context__ = None
@@ -93,20 +96,20 @@ class Channel:
         if transport is not None:
             transport.close()
 
-    def _talk(self, content: dict[str, Any]) -> tuple[bytes, str] | Trouble:
+    def _talk(self, content: dict[str, Any], deadline: Deadline) -> tuple[bytes, str] | Trouble:
         web = httpx()
         if self._transport is None:
             proxy = self._credentials.proxy
             self._transport = web.HTTPTransport(verify=self._verify, proxy=proxy and web.Proxy(proxy.reveal()))
-        begun = time.monotonic()
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "assay-audit"}
         headers |= content.get("headers", {}) | self._credentials.headers()
-        times = {"connect": self._connect_timeout, "pool": self._connect_timeout}
+        patience = min(self._connect_timeout, self._timeout)
+        times = {"connect": patience, "pool": patience}
         request = web.Request(
             "POST",
             self._credentials.target(),
             **{**content, "headers": headers},
-            extensions={"timeout": {**times, "read": self._timeout, "write": self._timeout}},
+            extensions={"timeout": {**times, "read": self._timeout, "write": self._timeout}, "trace": deadline},
         )
         response = self._transport.handle_request(request)
         try:
@@ -116,13 +119,11 @@ class Channel:
             if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
                 return _garbled("an answer that is not compressed", "one that is, unasked")
             body = bytearray()
-            for chunk in _chunks(response, begun + self._timeout):
-                if chunk is None:
-                    return self._late()
+            for chunk in response.stream:
                 body += chunk
                 if len(body) > self._max_bytes:
                     return _garbled(f"at most {self._max_bytes} bytes (max_bytes)", "more")
-            return bytes(body), str(response.headers.get("content-type", ""))[:200]
+            return bytes(body), str(response.headers.get("content-type", ""))
         finally:
             response.close()
 
@@ -133,16 +134,15 @@ class Channel:
     def _told(self, error: Exception) -> Trouble:
         web = httpx()
         within = f"a connection within {self._connect_timeout:g} s"
-        if isinstance(error, web.ConnectTimeout | web.PoolTimeout):
+        if isinstance(error, web.ConnectTimeout | web.PoolTimeout) and self._connect_timeout <= self._timeout:
             return Trouble(within, "none", "see whether the service is up, or raise `connect_timeout`")
         if isinstance(error, web.TimeoutException):
             return self._late()
         cause = _root(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             mend = "give the certificate authority's file as `verify`"
-            return Trouble(
-                "a TLS certificate that can be trusted", getattr(cause, "verify_message", "another"), mend, "never"
-            )
+            got = self._credentials.scrub(str(getattr(cause, "verify_message", "another")))
+            return Trouble("a TLS certificate that can be trusted", got, mend, "never")
         if isinstance(error, web.TransportError) and not isinstance(
             error, web.UnsupportedProtocol | web.LocalProtocolError
         ):
@@ -154,12 +154,6 @@ class Channel:
             return Trouble(what, self._credentials.scrub(got), "see whether the service is up and the URL right")
         text = self._credentials.scrub(f"{type(error).__name__}: {error}")
         return Trouble("a request that can be sent", text[:300], "check `encode` and the URL", "never")
-
-
-def _chunks(response: Any, end: float) -> Iterator[bytes | None]:
-    """The body as it comes; None where it is still coming after ``end``: a read's own time-out does not see a drip."""
-    for chunk in response.stream:
-        yield chunk if time.monotonic() <= end else None
 
 
 def _refused(status: int, headers: Any) -> Trouble:

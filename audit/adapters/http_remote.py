@@ -14,7 +14,7 @@ from audit.adapters import http_wire as wire
 from audit.adapters.checks import class_names, images_like, refuse, unit
 from audit.adapters.http_channel import Channel, httpx
 from audit.adapters.http_retry import Pace, Retry, Trouble, seconds
-from audit.adapters.http_secrets import Credentials
+from audit.adapters.http_secrets import Credentials, address
 from audit.adapters.suppress import clipped
 from audit.contracts import Detections
 
@@ -26,10 +26,11 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def http_detector(
-    url: str,
+    url: str | None,
     classes: Sequence[str],
     score_threshold: float,
     *,
+    url_env: str | None = None,
     encode: Literal["multipart", "json"] | Encode = "multipart",
     decode: Decode | None = None,
     auth_env: str | None = None,
@@ -56,19 +57,20 @@ def http_detector(
     proxies and ``.netrc`` of the environment are not used.
 
     Credentials come from the environment alone. They show in no report, message, log or ``repr``; of the URL only
-    scheme, host, port and path show.
+    scheme, host, port and path up to a ``;`` show.
 
     Args:
-        url: http or https; a user name and password in it are sent as Basic authorisation.
+        url: http or https; a user name and password in it are sent as Basic authorisation. None: that of ``url_env``.
         classes: names in the model's order. score_threshold: the owner's operating point, in [0, 1]. Let the service
             answer with weaker detections too, if it can: curves need them.
         encode: ``multipart`` or ``json`` (base64), or a function of 8-bit RGB pictures (H, W, 3) that returns keywords
             of ``httpx.Request``: ``files``, ``json``, ``content``, ``data``, ``headers``.
         decode: a function of ``Answer`` that returns per image what ``callable_detector``'s function may return, boxes
             in pixels of the image; what it raises counts as an answer that makes no sense.
+        url_env: the environment variable with the URL, in place of ``url``.
         auth_env: the environment variable whose value is sent as ``Authorization: Bearer``.
         header_env: header -> environment variable. proxy_env: the variable with a proxy's URL, e.g. ``HTTPS_PROXY``.
-        timeout, connect_timeout: seconds for a whole answer and for a connection.
+        timeout, connect_timeout: seconds for a request with its whole answer, and within them for a connection.
         retries, backoff, longest_wait: see ``Retry``; where ``Retry-After`` asks for more than ``longest_wait``
             seconds, the audit ends.
         rate_limit: requests per second, for this process; burst: so many at once.
@@ -98,7 +100,7 @@ def http_detector(
     for name, value in (("burst", burst), ("batch", batch), ("max_bytes", max_bytes), ("max_queries", max_queries)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             refuse(name, "a whole number from 1", repr(value)[:60], "correct it")
-    credentials = Credentials(url, auth_env, header_env or {}, proxy_env)
+    credentials = Credentials(address(url, url_env), auth_env, header_env or {}, proxy_env)
     patience, limit = seconds("timeout", timeout), seconds("connect_timeout", connect_timeout)
     return HttpDetector(
         names,

@@ -7,11 +7,13 @@ import os
 import re
 from collections.abc import Mapping
 from typing import NoReturn
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, unquote_plus, urlsplit, urlunsplit
 
 from audit.adapters.checks import refuse
 
 _HIDDEN = "<hidden>"
+_SHORT = 3
+"""Parts of a URL up to this length are no credential; to hide each would spoil every message."""
 
 
 class Secret:
@@ -43,6 +45,7 @@ class Secret:
         """The ways in which it may turn up in a text."""
         raw = self._value.encode()
         encoded = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
+        encoded |= {form.rstrip("=") for form in encoded}
         return {self._value, repr(self._value)[1:-1], quote(self._value), quote(self._value, safe=""), *encoded} - {""}
 
 
@@ -50,13 +53,14 @@ class Credentials:
     """Where requests go and what proves who asks.
 
     Args:
-        url: http or https; a user name and password in it become Basic authorisation.
+        url: http or https; a user name and password in it become Basic authorisation. They, the query and what
+            follows a ``;`` of the path are credentials too.
         auth_env: the environment variable with the token for ``Authorization: Bearer``.
         header_env: header -> environment variable, e.g. ``{"X-Api-Key": "MYAPI_KEY"}``.
         proxy_env: the environment variable with the proxy's URL.
 
     Attributes:
-        shown: the URL for reports and messages: scheme, host, port and path alone. variables: the names of the
+        shown: the URL for reports and messages: scheme, host, port and path up to a ``;`` alone. variables: the names of the
             environment variables that were read.
 
     Raises:
@@ -68,7 +72,7 @@ class Credentials:
     ) -> None:
         self.shown, self.scheme, self.host, self._target, pair = _parted(url)
         self._headers: dict[str, Secret] = {}
-        self._password = None if pair is None else Secret(pair.reveal().partition(":")[2])
+        self._parts = [Secret(part) for part in _telling(url.strip())]
         if pair is not None:
             self._headers["Authorization"] = Secret(f"Basic {base64.b64encode(pair.reveal().encode()).decode()}")
         wanted = [] if auth_env is None else [("Authorization", auth_env, "auth_env")]
@@ -82,8 +86,11 @@ class Credentials:
         if auth_env is not None:
             self._headers["Authorization"] = Secret(f"Bearer {self._headers['Authorization'].reveal()}")
         self.proxy = None if proxy_env is None else _read(proxy_env, "proxy_env")
+        if self.proxy is not None:
+            self._parts += [Secret(part) for part in _telling(self.proxy.reveal())]
         self.variables = tuple(v for v in (*(variable for _, variable, _ in wanted), proxy_env) if v is not None)
-        self.sent = bool(self._headers) or urlsplit(self._target.reveal()).query != ""
+        target = urlsplit(self._target.reveal())
+        self.sent = bool(self._headers) or target.query != "" or ";" in target.path
 
     def headers(self) -> dict[str, str]:
         """The headers in clear; for the request alone."""
@@ -94,11 +101,11 @@ class Credentials:
         return self._target.reveal()
 
     def scrub(self, text: str) -> str:
-        """The text without any credential in it, as it is or in base64."""
-        for secret in self._secrets():
-            for form in sorted(secret.forms(), key=len, reverse=True):
-                text = text.replace(form, _HIDDEN)
-        return text
+        """The text without any credential in it, as it is or in base64. To be cut only afterwards."""
+        forms = {form for secret in self._secrets() for form in secret.forms()}
+        # at once and the longest first: no credential is broken up by a shorter one within it
+        found = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+        return re.sub(found, _HIDDEN, text) if found else text
 
     def __repr__(self) -> str:
         return f"credentials for {self.shown}"
@@ -106,10 +113,30 @@ class Credentials:
     def _secrets(self) -> list[Secret]:
         found = [s for s in (*self._headers.values(), self.proxy) if s is not None]
         found += [Secret(s.reveal().partition(" ")[2]) for s in self._headers.values()]
-        found += [s for s in (self._password,) if s is not None]
-        query = urlsplit(self._target.reveal()).query
-        values = [part.partition("=")[2] for part in query.split("&")]
-        return found + [Secret(v) for value in values for v in {value, unquote(value)} if len(v) > 3]
+        return found + self._parts
+
+
+def _telling(url: str) -> set[str]:
+    """The parts of a URL that may be a credential: user name, password, query and what follows a ``;`` of the path."""
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}")
+    except ValueError:
+        return set()  # no URL; told elsewhere, and hidden as a whole
+    user, password = parts.username or "", parts.password or ""
+    _, _, after = parts.path.partition(";")
+    found = {user, f"{user}:{password}", parts.query, after}
+    for part in (*re.split("[&;]", parts.query), *re.split("[;/]", after)):
+        name, _, value = part.partition("=")
+        found |= {part, value or name}
+    found |= {f(part) for part in found for f in (unquote, unquote_plus)}
+    return {part for part in found if len(part) > _SHORT} | {password, unquote(password)} - {""}
+
+
+def address(url: str | None, url_env: str | None) -> str:
+    """The URL itself, or that of the environment variable."""
+    if (url is None) == (url_env is None):
+        refuse("url", "one of url and url_env", "none" if url is None else "both", "give the address, or its variable")
+    return _read(url_env, "url_env").reveal() if url is None and url_env is not None else url  # type: ignore[return-value]
 
 
 def _read(variable: str, argument: str) -> Secret:
@@ -119,10 +146,11 @@ def _read(variable: str, argument: str) -> Secret:
     # a name in capitals is a name; anything else may be the credential itself
     named = f"the environment variable {variable if variable.isupper() else f'that {argument} names'}"
     secret = Secret(os.environ.get(variable, ""))
+    subject, held = ("url", "the address") if argument == "url_env" else ("credentials", "them")
     if not secret.reveal():
-        refuse("credentials", f"{named} to hold them", "nothing", "set it before the audit, in the same shell")
+        refuse(subject, f"{named} to hold {held}", "nothing", "set it before the audit, in the same shell")
     if not secret.sendable:
-        refuse("credentials", f"{named} to hold printable ASCII", "something else", "look for a line break or space")
+        refuse(subject, f"{named} to hold printable ASCII", "something else", "look for a line break or space")
     return secret
 
 
@@ -135,13 +163,13 @@ def _parted(url: str) -> tuple[str, str, str, Secret, Secret | None]:
         parts = urlsplit(url.strip())
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        refuse("url", expected, "a text that is none", mend)
-    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[A-Za-z0-9._:-]+", host):
+        host = ""  # refused below: the error's own text may quote what stands in the place of the port
+    if not host or parts.scheme not in ("http", "https") or not re.fullmatch(r"[A-Za-z0-9._:-]+", host):
         refuse("url", expected, "a text that is none", mend)
     place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
     pair = None
     if parts.username is not None:
         pair = Secret(f"{unquote(parts.username)}:{unquote(parts.password or '')}")
-    shown = urlunsplit((parts.scheme, place, parts.path, "", ""))
+    shown = urlunsplit((parts.scheme, place, parts.path.partition(";")[0], "", ""))
     target = Secret(urlunsplit((parts.scheme, place, parts.path or "/", parts.query, "")))
     return shown, parts.scheme, host, target, pair

@@ -52,7 +52,8 @@ class Answer:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
-            kind = self.content_type.partition(";")[0][:60] or "unknown content"
+            # not cut off: half a credential that is echoed here would be no credential to the scrubber
+            kind = self.content_type or "unknown content"
             raise Garbage("JSON", f"{len(self.body)} bytes of {kind} that are none") from None
 
 
@@ -116,7 +117,7 @@ def _entry(entry: Any, classes: Sequence[str]) -> dict[str, list[Any]]:
     labels = [numbers.get(label, label) if isinstance(label, str) else label for label in parts["labels"]]
     for label in labels:
         if isinstance(label, bool) or not isinstance(label, int):
-            got = repr(label)[:60] if isinstance(label, str | float) else type(label).__name__
+            got = repr(label) if isinstance(label, str | float) else type(label).__name__
             raise Garbage("labels as names of `classes` or indices", got)
     if any(not isinstance(box, list) or len(box) != 4 for box in parts["boxes"]):
         raise Garbage("boxes of four numbers", "another number of them")

@@ -181,7 +181,7 @@ def _tried(run: _Run, probe: Tensor) -> Any:
     try:
         with torch.no_grad():
             return run(probe)
-    except RuntimeError as error:
+    except (RuntimeError, torch.jit.Error) as error:  # a scripted assert raises the latter, which is no RuntimeError
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         refuse(
             "TorchScript file",

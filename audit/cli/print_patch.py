@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit.errors import DataError
@@ -37,7 +38,7 @@ def _read(path: str) -> tuple[Tensor, Tensor]:
     try:
         with Image.open(path) as opened:
             rgba = torch.from_numpy(np.array(opened.convert("RGBA"))).permute(2, 0, 1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"patch {path}", expected="a picture", got=str(error), mend="give a PNG of a report's evidence folder, say"
         ) from error
@@ -51,7 +52,16 @@ def run(options: argparse.Namespace) -> int:
         AuditError: a picture that cannot be read, a size that cannot be printed, a file that cannot be written.
     """
     pixels, mask = _read(options.patch)
-    height = options.height_cm or options.width_cm * pixels.shape[1] / pixels.shape[2]
+    if Path(options.out).exists() and Path(options.out).samefile(options.patch):
+        raise DataError(
+            f"print {options.out}",
+            expected="another file than the patch",
+            got="the patch itself",
+            mend="choose another name",
+        )
+    height = options.height_cm
+    if height is None:
+        height = options.width_cm * pixels.shape[1] / pixels.shape[2]
     prints = importlib.import_module(PRINTS)
     size = prints.PrintSize(options.width_cm, height, options.dpi)
     facts = prints.export_print(pixels, options.out, size, mask)

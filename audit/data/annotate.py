@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from audit.data.areas import Marks, Points, Target, around, checked
+from audit.data.areas import Marks, Points, Target, around, checked, ordered
 from audit.data.assemble import printable
 from audit.data.pinhole import corners, fit_pinhole, pinhole
 from audit.data.polynomial import fit_polynomial
@@ -70,11 +70,15 @@ def read_drive(path: Path, drive: Drive, annotated: Marks | None = None) -> Mark
         class = "truck"
         object = "first truck"       # where there are several, the same name through the frames
 
+    Frames in which an object lies at or beyond its vanishing frame are left out: it may well be there, unknown where.
+
     Args:
-        annotated: annotated frames of another sidecar, used where the file has none.
+        annotated: annotated frames of another sidecar, used where the file has none; an object is the same through the
+            frames where its name is.
 
     Raises:
-        DataError: unreadable, an unknown key or model, a frame beyond the end, or annotations that do not fit.
+        DataError: unreadable, an unknown key or model, a frame beyond the end, annotations that do not fit, a vanishing
+            frame among the annotated ones, or an object that is twice in a frame or changes its class.
     """
     path = Path(path)
     plan = _plan(path)
@@ -84,38 +88,62 @@ def read_drive(path: Path, drive: Drive, annotated: Marks | None = None) -> Mark
     if beyond or plan.first > last:
         raise _broken(path, f"frames from 0 to {drive.count - 1}", f"frame {beyond[0] if beyond else plan.first}")
     wanted = range(plan.first, last + 1)
-    seen = _targets(plan, subject) if plan.annotated else _by_name(annotated)
+    seen = _targets(plan, subject) if plan.annotated else _by_name(path, annotated)
     if not seen:
         raise _broken(path, "at least one annotated frame", "none")
     out = Marks(source=f"{plan.model} model {printable(path.name)}", frames={i: [] for i in wanted})
+    beyond = []
     for name, targets in seen.items():
-        for key, points in _tracks(path, plan, targets, wanted, drive.size).items():
+        _require_one_class(path, name, targets)
+        for key, points in _tracks(path, plan, name, targets, wanted, drive.size).items():
             for i, p in zip(wanted, points, strict=True):
                 if np.isfinite(p).all():
                     out.frames[i].append(_target(key, p, next(iter(targets.values())), name))
+                else:
+                    beyond.append(i)
+    for i in set(beyond):
+        del out.frames[i]
     out.hidden = {} if annotated is None else dict(annotated.hidden)
-    out.notes.append(_told(path, plan, seen, wanted))
+    out.notes.append(_told(path, plan, seen, sorted(out.frames), len(set(beyond))))
     return out
 
 
 def _tracks(
-    path: Path, plan: _Drive, targets: Mapping[int, Target], wanted: Sequence[int], size: tuple[int, int]
+    path: Path, plan: _Drive, name: str, targets: Mapping[int, Target], wanted: Sequence[int], size: tuple[int, int]
 ) -> dict[tuple[bool, bool], NDArray[np.float64]]:
     """(has an area, has a box) -> points (F, 4 or 8, 2): area and box move together, so they are fitted together."""
     kinds = {(t.area is not None, t.box is not None) for t in targets.values()}
     if len(kinds) != 1 or kinds == {(False, False)}:
         raise _broken(path, "the same of area and box in every annotated frame of an object", "now one, now the other")
     points = {f: _points(t) for f, t in targets.items()}
-    middle = (size[1] / 2, size[0] / 2)
+    frames, end = sorted(points), plan.vanishing_frame
+    if plan.model == "pinhole" and end is not None and frames[0] <= end <= frames[-1]:
+        got = f"vanishing_frame = {end:g} among those annotated, {frames[0]} to {frames[-1]}"
+        raise _broken(path, "a vanishing frame before or after all annotated frames of an object", got)
+    try:
+        return {kinds.pop(): _moved(plan, points, wanted, size)}
+    except DataError as e:
+        few = plan.model == "pinhole" and len(points) < 2
+        raise DataError(
+            printable(f"drive {path.name}, {e.subject}{f' of object {name}' if name else ''}"),
+            expected=e.expected,
+            got=e.got,
+            mend="annotate a second frame or write vanishing_frame" if few else e.mend,
+        ) from e
+
+
+def _moved(
+    plan: _Drive, points: Mapping[int, Points], wanted: Sequence[int], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """(F, P, 2) px by the model; each frame from the nearest annotated one where the vanishing frame is known."""
     if plan.model == "polynomial":
-        degree = min(2, len(points) - 1) if plan.degree is None else plan.degree
-        return {kinds.pop(): fit_polynomial(points, wanted, degree)}
+        return fit_polynomial(points, wanted, min(2, len(points) - 1) if plan.degree is None else plan.degree)
     if plan.vanishing_frame is None:
-        return {kinds.pop(): fit_pinhole(points, plan.centre).at(wanted)}
-    frames = sorted(points)
-    moved = [pinhole(points[f], f, plan.vanishing_frame, wanted, plan.centre or middle) for f in frames]
+        return fit_pinhole(points, plan.centre).at(wanted)
+    frames, centre = sorted(points), plan.centre or (size[1] / 2, size[0] / 2)
+    moved = [pinhole(points[f], f, plan.vanishing_frame, wanted, centre) for f in frames]
     nearest = np.abs(np.array(frames)[:, None] - np.array(wanted)).argmin(0)
-    return {kinds.pop(): np.stack([moved[k][i] for i, k in enumerate(nearest)])}
+    return np.stack([moved[k][i] for i, k in enumerate(nearest)])
 
 
 def _points(target: Target) -> Points:
@@ -131,7 +159,9 @@ def _target(kind: tuple[bool, bool], points: Points, like: Target, name: str) ->
 def _targets(plan: _Drive, subject: str) -> dict[str, dict[int, Target]]:
     out: dict[str, dict[int, Target]] = {}
     for a in plan.annotated:
-        area = None if a.area is None else checked(np.array(a.area), subject, f"frame {a.frame}")
+        where = f"frame {a.frame}"
+        area = None if a.area is None else checked(np.array(a.area), subject, where)
+        box = None if a.box is None else ordered(a.box, subject, where)
         targets = out.setdefault(a.object, {})
         if a.frame in targets:
             raise DataError(
@@ -140,26 +170,50 @@ def _targets(plan: _Drive, subject: str) -> dict[str, dict[int, Target]]:
                 got=f"frame {a.frame} twice",
                 mend="name the objects: object = ...",
             )
-        targets[a.frame] = Target(area, a.box, plan.label if a.label is None else a.label, a.object)
+        targets[a.frame] = Target(area, box, plan.label if a.label is None else a.label, a.object)
     return out
 
 
-def _by_name(annotated: Marks | None) -> dict[str, dict[int, Target]]:
+def _by_name(path: Path, annotated: Marks | None) -> dict[str, dict[int, Target]]:
     out: dict[str, dict[int, Target]] = {}
     for frame, targets in ({} if annotated is None else annotated.frames).items():
         for t in targets:
-            out.setdefault(t.name, {})[frame] = t
+            track = out.setdefault(t.name, {})
+            if frame in track:
+                raise _broken(path, "an object once in a frame", f"{t.name!r} twice in frame {frame}")
+            track[frame] = t
     return out
 
 
-def _told(path: Path, plan: _Drive, seen: Mapping[str, Mapping[int, Target]], wanted: Sequence[int]) -> str:
+def _require_one_class(path: Path, name: str, targets: Mapping[int, Target]) -> None:
+    first = min(targets)
+    for frame, target in sorted(targets.items()):
+        if target.label != targets[first].label:
+            kinds = f"{targets[first].label!r} in frame {first}, {target.label!r} in frame {frame}"
+            raise DataError(
+                printable(f"drive {path.name}"),
+                expected="the same class in every annotated frame of an object",
+                got=printable(f"{kinds} of object {name}" if name else kinds),
+                mend="tell the objects apart by name: object = ..., the column 'object', or labelme's group_id",
+            )
+
+
+def _told(
+    path: Path, plan: _Drive, seen: Mapping[str, Mapping[int, Target]], wanted: Sequence[int], beyond: int
+) -> str:
     frames = sorted({f for targets in seen.values() for f in targets})
     outside = sum(not frames[0] <= i <= frames[-1] for i in wanted)
     text = (
         f"{printable(path.name)}: areas and boxes of {len(wanted)} frame(s) follow from "
         f"{len(frames)} annotated one(s) by the {plan.model} model"
     )
-    return text + (f"; {outside} of them lie outside the annotated ones" if outside and len(frames) > 1 else "")
+    if outside and len(frames) > 1:
+        text += f"; {outside} of them lie outside the annotated ones"
+    if beyond:
+        text += f"; {beyond} more at or beyond the vanishing frame are left out"
+    if sum(n.startswith("#") for n in seen) > 1 and len(frames) > 1:
+        text += "; objects without a name are followed by their place in the file"
+    return text
 
 
 def _plan(path: Path) -> _Drive:

@@ -28,7 +28,8 @@ class Target:
     Attributes:
         area: (4, 2) px, upper left, upper right, lower right, lower left of the area itself; None: nothing is stuck on.
         box: xyxy px of the object; None where the sidecar names none: the area's bounding box stands in.
-        label: name of its class. name: tells one object of a frame from another, through the frames.
+        label: name of its class. name: tells one object of a frame from another, through the frames; one that nobody
+            gave begins with ``#`` and is the object's place in its frame.
     """
 
     area: Points | None = None
@@ -67,7 +68,8 @@ def read_areas_csv(path: Path, *, names: Sequence[str] = (), default_class: str 
         default_class: what the objects are where there is no column ``class``; the notes say so.
 
     Raises:
-        DataError: unreadable, another header, a cell that is no number, corners that are not convex and clockwise.
+        DataError: unreadable, another header, a cell that is no number, corners that are not convex and clockwise, a box
+            whose corners are not upper left and lower right, an object twice in a frame.
     """
     path = Path(path)
     subject = f"areas {printable(path.name)}"
@@ -91,8 +93,10 @@ def read_areas_csv(path: Path, *, names: Sequence[str] = (), default_class: str 
             continue
         quad = None if area is None else checked(np.array(area).reshape(4, 2), subject, where)
         label = row["class"].strip() if "class" in header else default_class
-        name = row.get("object", "").strip() or str(len(targets))
-        targets.append(Target(quad, None if box is None else as_box(box), label, name))
+        name = row.get("object", "").strip() or f"#{len(targets)}"
+        if any(t.name == name for t in targets):
+            raise _broken(subject, f"object {name!r} twice in frame {text}, {where}", "an object once in a frame")
+        targets.append(Target(quad, None if box is None else ordered(as_box(box), subject, where), label, name))
     if "class" not in header:
         out.notes.append(f"{printable(path.name)} has no column 'class'; its objects are taken for {default_class!r}")
     return out
@@ -113,6 +117,22 @@ def checked(quad: Points, subject: str, where: str) -> Points:
             mend="correct the order or the numbers",
         )
     return quad
+
+
+def ordered(box: Box, subject: str, where: str) -> Box:
+    """The box itself.
+
+    Raises:
+        DataError: x1 is not less than x2, or y1 than y2.
+    """
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise DataError(
+            printable(subject),
+            expected="a box from its upper left to its lower right corner, x1 < x2 and y1 < y2",
+            got=f"{[round(v, 1) for v in box]} in {printable(where)}",
+            mend="correct the order or the numbers",
+        )
+    return box
 
 
 def is_convex(quad: Points) -> bool:

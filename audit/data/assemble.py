@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ Progress = Callable[[float, str], None]
 """Called with the share that is done, 0 to 1, and a word on it."""
 
 Box = tuple[float, float, float, float]
+_OBEYED = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
 _NO_BOX: Box = (math.nan,) * 4
 
 
@@ -175,8 +177,13 @@ def images_root(given: Path | None, candidates: Iterable[Path], names: Sequence[
 
 
 def printable(text: str) -> str:
-    """The text itself, with what UTF-8 cannot hold (stray bytes of file names) written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """The text itself, with what UTF-8 cannot hold (stray bytes of file names) written as escapes.
+
+    So are characters that a terminal obeys instead of showing: controls (C0, C1), line separators, and those that turn
+    the direction of writing.
+    """
+    plain = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _OBEYED.sub(lambda c: c[0].encode("unicode_escape").decode("ascii"), plain)
 
 
 def _exists(folder: Path, name: str) -> bool:

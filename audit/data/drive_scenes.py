@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from audit.data.frames import Folder, Frames, part_of
 from audit.data.groups import grouped
 from audit.data.hiding import Hiding
 from audit.data.scenes import Scene, Scenes, Unreadable
-from audit.data.sidecars import Beside, open_frames, read_marks
+from audit.data.sidecars import Beside, named, open_frames, read_marks
 from audit.data.video_index import pyav
 from audit.errors import DataError
 
@@ -27,7 +27,7 @@ class _Drive:
     name: str
     frames: Frames
     marks: Marks | None
-    hide: Callable[[int, tuple[int, int]], Callable[[], Tensor] | None]
+    hiding: Hiding
     scenes: list[Scene] = field(default_factory=list)
     left_out: list[Unreadable] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -49,6 +49,7 @@ def scenes_of(
         pyav()
     if blocks is not None and blocks < 1:
         raise DataError("blocks", expected="1 or more", got=str(blocks), mend="give the number of blocks per video")
+    chosen = [(named(p), found) for p, found in chosen]
     names = [p.name if p.is_dir() else p.stem for p, _ in chosen]
     drives, left_out = [], []
     for k, (path, found) in enumerate(chosen):
@@ -63,7 +64,8 @@ def scenes_of(
             continue
         marks = read_marks(frames, found, default_class, part_of(part, 0.5, 1))
         files: list[str] = [f.name for f in frames.files] if isinstance(frames, Folder) else []
-        drives.append(_Drive(name, frames, marks, Hiding(found.hidden, marks, files).of, notes=list(frames.notes)))
+        hiding = Hiding(found.hidden, marks, frames.count, files)
+        drives.append(_Drive(name, frames, marks, hiding, notes=list(frames.notes)))
     marked = [d for d in drives if d.marks is not None]
     labels = {t.label for d in marked if d.marks for seen in d.marks.frames.values() for t in seen}
     classes = sorted(labels - {""})
@@ -84,6 +86,9 @@ def scenes_of(
             mend="check that the sidecars belong to these videos",
         )
     notes = [n for d in used for n in d.notes]
+    copies = len(scenes) - len({s.digest for s in scenes})
+    if copies:
+        notes.append(f"{copies} frame(s) are exact copies of others; copies stay on one side of the split")
     if count > 1:
         notes.append(
             f"each video is cut into {count} blocks of neighbouring frames that count as groups; frames on both sides "
@@ -92,7 +97,7 @@ def scenes_of(
     return Scenes(
         scenes=grouped(scenes),
         classes=tuple(printable(c) for c in classes),
-        name=printable(root.stem if root.is_file() else root.name or str(root)),
+        name=printable(root.stem if root.is_file() else named(root).name or str(root)),
         source=f"video {printable(str(root))}" + _by(marked),
         labelled_by="human" if marked else "self",
         unreadable=tuple(left_out),
@@ -105,6 +110,7 @@ def _fill(drive: _Drive, classes: Sequence[str]) -> None:
     frames, marks = drive.frames, drive.marks
     drive.left_out += [Unreadable(f"{drive.name}/{frames.name(i)}", why) for i, why in sorted(frames.broken.items())]
     lost = clipped = 0
+    used = []
     for i in range(frames.count):
         name = f"{drive.name}/{frames.name(i)}"
         if i in frames.broken or (marks is not None and i not in marks.frames):
@@ -115,6 +121,7 @@ def _fill(drive: _Drive, classes: Sequence[str]) -> None:
             reason = f"drawn on {drawn[1]}x{drawn[0]} px, but upright the frame has {size[1]}x{size[0]}"
             drive.left_out.append(Unreadable(name, reason))
             continue
+        used.append(i)
         targets = [] if marks is None else marks.frames[i]
         boxes, bad, cut = sound([_box(t) for t in targets], size)
         lost, clipped = lost + int(bad.sum()), clipped + int(cut.sum())
@@ -130,10 +137,10 @@ def _fill(drive: _Drive, classes: Sequence[str]) -> None:
                 digest=frames.digest(i),
                 load=partial(frames.load, i),
                 areas=_areas(targets),
-                hidden=drive.hide(i, size),
+                hidden=drive.hiding.of(i, size),
             )
         )
-    drive.notes += _told(drive, lost, clipped)
+    drive.notes += _told(drive, lost, clipped, drive.hiding.missing(used))
 
 
 def _box(target: Target) -> Box:
@@ -150,7 +157,7 @@ def _areas(targets: Sequence[Target]) -> Tensor | None:
     return torch.from_numpy(np.stack([nothing if t.area is None else t.area for t in targets])).float()
 
 
-def _told(drive: _Drive, lost: int, clipped: int) -> list[str]:
+def _told(drive: _Drive, lost: int, clipped: int, missing: int) -> list[str]:
     notes = []
     if drive.frames.broken:
         notes.append(
@@ -169,6 +176,8 @@ def _told(drive: _Drive, lost: int, clipped: int) -> list[str]:
         ):
             if count:
                 notes.append(f"{drive.name}: {count} {what}")
+    if missing:
+        notes.append(f"{drive.name}: {missing} frame(s) without a mask, though others have one: nothing hides areas there")
     if lost:
         notes.append(f"{drive.name}: {lost} box(es) without area inside the frame are ignored")
     if clipped:

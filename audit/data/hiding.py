@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,15 +27,15 @@ class Hiding:
     """Masks of the frames of one drive.
 
     Args:
-        path: one picture for all frames, or a folder with one per frame, named by its number or as the frame's file is;
-            white stands wholly in front. marks: those whose ``hidden`` polygons are filled.
-        names: file names of the frames, where they are files.
+        path: one picture for all frames, or a folder with one per frame, named by its number from 0 or as the frame's
+            file is; white stands wholly in front. marks: those whose ``hidden`` polygons are filled.
+        count: how many frames there are. names: their file names, where they are files.
 
     Raises:
-        DataError: no picture there, one that does not decode, or one without a frame.
+        DataError: no picture there, one that does not decode, one without a frame or beyond the last, two for one.
     """
 
-    def __init__(self, path: Path | None, marks: Marks | None, names: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path | None, marks: Marks | None, count: int, names: Sequence[str] = ()) -> None:
         self._polygons = {} if marks is None else marks.hidden
         self._files: dict[int, Path] = {}
         self._all: Path | None = None
@@ -43,10 +43,14 @@ class Hiding:
         if path is not None and path.is_dir():
             stems = {Path(n).stem: i for i, n in enumerate(names)}
             for file in pictures(path):
-                number = _NUMBER.search(file.stem)
-                frame = stems.get(file.stem, int(number[1]) if number and not names else -1)
+                frame = _frame(file.stem, stems)
                 if frame < 0:
                     raise _unfit(file, "a mask named as one of the frames", "another name")
+                if frame >= count:
+                    mend = "count frames from 0, and check that the masks belong to these frames"
+                    raise _unfit(file, f"masks of frames 0 to {count - 1}", f"one of frame {frame}", mend)
+                if frame in self._files:
+                    raise _unfit(file, "one mask per frame", f"frame {frame} in {self._files[frame].name} as well")
                 self._files[frame] = file
         else:
             self._all = path
@@ -72,10 +76,25 @@ class Hiding:
             return partial(self._shared, file, size)
         return partial(_mask, file, polygons, size)
 
+    def missing(self, frames: Iterable[int]) -> int:
+        """How many of these frames have nothing in front of them though others have a mask of their own."""
+        return sum(f not in self._files and f not in self._polygons for f in frames) if self._files else 0
+
     def _shared(self, file: Path, size: tuple[int, int]) -> Tensor:
         if size not in self._kept:
             self._kept[size] = _mask(file, [], size)
         return self._kept[size]
+
+
+def _frame(stem: str, stems: Mapping[str, int]) -> int:
+    """A mask's frame, or -1. Frames that are named by numbers themselves are meant by those, not by their places."""
+    if stem in stems:
+        return stems[stem]
+    number = _NUMBER.search(stem)
+    if number is None or (stems and not stem.isdecimal()):
+        return -1
+    own = {int(s): i for s, i in stems.items() if s.isdecimal()}
+    return own.get(int(number[1]), -1) if own else int(number[1])
 
 
 def _mask(file: Path | None, polygons: Sequence[Points], size: tuple[int, int]) -> Tensor:
@@ -100,7 +119,5 @@ def _fill(out: NDArray[np.uint8], points: Points) -> None:
     np.maximum(part, cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA), out=part)
 
 
-def _unfit(file: Path, expected: str, got: str) -> DataError:
-    return DataError(
-        printable(f"mask {file.name}"), expected=expected, got=got, mend="correct the masks or take them away"
-    )
+def _unfit(file: Path, expected: str, got: str, mend: str = "correct the masks or take them away") -> DataError:
+    return DataError(printable(f"mask {file.name}"), expected=expected, got=printable(got), mend=mend)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from audit.data.assemble import Box, printable
 from audit.errors import DataError
 
 _PEEK = 1 << 16
+_KINDS = ("polygon", "rectangle", "circle", "oriented_rectangle", "rotation")
+_RIM = 64
+"""Points of a circle's rim; a multiple of 4, so that its bounding box is exact."""
 _NUMBER = re.compile(r"([0-9]+)\D*$")
 
 
@@ -23,7 +28,8 @@ def read_labelme(folder: Path, *, names: Sequence[str] = (), default_class: str 
 
     A shape's label says what it is: ``area`` or ``area:truck`` is the area for the patch (a polygon of four points, or
     a rectangle), ``hidden`` a polygon of what stands in front, any other label the class of an object whose box is the
-    shape's bounding box. An area belongs to the object with its ``group_id``, else to the smallest box that holds its
+    shape's bounding box. Polygons, rectangles and circles are read. A ``group_id`` tells one object from another through
+    the frames; without one its place among those of the frame does. An area belongs to the object with its ``group_id``, else to the smallest box that holds its
     middle; an area alone is an object by itself. Corners are taken in the order in which they lie in the image, from
     the upper left clockwise, since people start drawing anywhere; areas that are turned by more belong into a CSV file.
 
@@ -33,7 +39,7 @@ def read_labelme(folder: Path, *, names: Sequence[str] = (), default_class: str 
         default_class: what an area by itself is where its label says nothing; the notes say so.
 
     Raises:
-        DataError: no JSON file, one that is not labelme's, or one without a frame.
+        DataError: no JSON file, one that is not labelme's, one without a frame, or a shape of another kind.
     """
     folder = Path(folder)
     stems = {Path(n).stem: i for i, n in enumerate(names)}
@@ -83,6 +89,7 @@ _Shape = tuple[str, Any, Points]
 def _targets(file: Path, shapes: list[_Shape], default_class: str) -> tuple[list[Target], int]:
     boxes = [(label, key, around(p)) for label, key, p in shapes if label != "hidden" and not _is_area(label)]
     areas: dict[int, Points] = {}
+    keys: dict[int, Any] = {}
     alone: list[Target] = []
     guessed = 0
     for label, key, points in shapes:
@@ -96,11 +103,21 @@ def _targets(file: Path, shapes: list[_Shape], default_class: str) -> tuple[list
         owner = _owner(quad, kind, key, boxes, set(areas))
         if owner is None:
             guessed += not kind
-            alone.append(Target(quad, None, kind or default_class, str(len(boxes) + len(alone))))
+            alone.append(Target(quad, None, kind or default_class, _name(key, None)))
         else:
             areas[owner] = quad
-    objects = [Target(areas.get(i), box, label, str(i)) for i, (label, _, box) in enumerate(boxes)]
-    return objects + alone, guessed
+            keys[owner] = key
+    objects = [Target(areas.get(i), b, label, _name(key, keys.get(i))) for i, (label, key, b) in enumerate(boxes)]
+    found, count = [], itertools.count()
+    for target in objects + alone:
+        found.append(target if target.name else replace(target, name=f"#{next(count)}"))
+    return found, guessed
+
+
+def _name(key: Any, of_area: Any) -> str:
+    """From the object's ``group_id``, or else that of its area; empty without."""
+    key = of_area if key is None else key
+    return "" if key is None else f"group {key}"
 
 
 def _owner(quad: Points, kind: str, key: Any, boxes: list[tuple[str, Any, Box]], taken: set[int]) -> int | None:
@@ -138,11 +155,24 @@ def _shape(file: Path, shape: Any) -> _Shape:
         points = np.array(shape["points"], dtype=np.float64)
         label = str(shape["label"]).strip()
         key = shape.get("group_id")
+        kind = str(shape.get("shape_type") or "polygon")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise _broken(file, "shapes with a label and points", f"one without ({e})") from e
     if points.ndim != 2 or points.shape[1:] != (2,) or len(points) < 2 or not np.isfinite(points).all():
         raise _broken(file, "shapes of at least two finite points", f"{printable(label)} with {points.tolist()}"[:120])
+    if kind not in _KINDS:
+        raise _broken(file, f"shapes that are a {', '.join(_KINDS)}", f"{printable(label)} drawn as a {kind}"[:120])
+    if kind == "circle":
+        points = _rim(file, label, points)
     return label, key, points
+
+
+def _rim(file: Path, label: str, points: Points) -> Points:
+    """A circle's rim from its middle and a point on it, which is all that labelme writes."""
+    if len(points) != 2 or (points[0] == points[1]).all():
+        raise _broken(file, "circles as their middle and a point on the rim", f"{label} with {points.tolist()}"[:120])
+    turn = np.arange(_RIM) * (2 * np.pi / _RIM)
+    return np.asarray(points[0] + np.stack([np.cos(turn), np.sin(turn)], 1) * np.hypot(*(points[1] - points[0])))
 
 
 def _broken(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ class Beside:
 
 def beside(path: Path) -> Beside:
     """What lies beside ``path``, a video or a folder of frames, by its name."""
+    path = named(path)
     folder = path.is_dir()
     stem = path.name if folder else path.stem
     around = path.parent
@@ -59,6 +61,11 @@ def beside(path: Path) -> Beside:
         patched=_first(patched),
         hidden=_first(hidden),
     )
+
+
+def named(path: Path) -> Path:
+    """The same path with a name: ``.`` and ``..`` have none. A symbolic link keeps its own."""
+    return path if path.name not in {"", ".."} else Path(os.path.abspath(path))  # noqa: PTH100  resolve() follows links
 
 
 def open_frames(path: Path, progress: Progress | None = None) -> Frames:

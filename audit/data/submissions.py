@@ -28,14 +28,14 @@ class Submission:
     Attributes:
         pixels: (H, W, 3) uint8 RGB; mask: (H, W) uint8. ``None`` where the file breaks a rule that they need.
         regions: connected regions of the mask, ``None`` without one. rules: every rule with its outcome.
-        digests: file name -> sha256.
+        digests: ``patch`` and ``mask`` -> ``path``, as it was given, and ``sha256``.
     """
 
     pixels: Bytes | None
     mask: Bytes | None
     regions: int | None
     rules: tuple[Rule, ...]
-    digests: dict[str, str]
+    digests: dict[str, dict[str, str]]
 
 
 def read_submission(patch: Path, mask: Path, *, canvas: tuple[int, int] = CANVAS, connectivity: int = 8) -> Submission:
@@ -50,10 +50,10 @@ def read_submission(patch: Path, mask: Path, *, canvas: tuple[int, int] = CANVAS
     Raises:
         DataError: a file cannot be opened. What stands in it is a matter of the rules.
     """
-    files = {path: _bytes(path) for path in (patch, mask)}
+    files = {"patch": _bytes(patch), "mask": _bytes(mask)}
     rules = [Rule("canvas", canvas == CANVAS, _size(CANVAS), _size(canvas), voids=False)]
-    picture, of_patch = _decode("patch", files[patch], canvas, (2,))
-    grey, of_mask = _decode("mask", files[mask], canvas, (0, 2))
+    picture, of_patch = _decode("patch", files["patch"], canvas, (2,))
+    grey, of_mask = _decode("mask", files["mask"], canvas, (0, 2))
     rules += of_patch + of_mask
     if grey is not None and grey.ndim == 3:
         same = bool((grey == grey[..., :1]).all())
@@ -70,7 +70,8 @@ def read_submission(patch: Path, mask: Path, *, canvas: tuple[int, int] = CANVAS
         outside = int((picture.any(axis=2) & (grey == 0)).sum())
         got = f"{outside} px of the patch outside, not stuck"
         rules.append(Rule("values inside the mask only", outside == 0, "black outside the mask", got, voids=False))
-    digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+    given = {"patch": patch, "mask": mask}
+    digests = {r: {"path": str(given[r]), "sha256": hashlib.sha256(data).hexdigest()} for r, data in files.items()}
     return Submission(picture, grey, count, tuple(rules), digests)
 
 

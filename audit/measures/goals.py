@@ -123,6 +123,7 @@ def class_kept(
     resampling: Resampling,
     *,
     classes: Collection[int] | None = None,
+    same: Collection[int] = (),
     iou: float = IOU,
 ) -> ClassKept:
     """What the objects found clean are taken for under the perturbation.
@@ -133,16 +134,19 @@ def class_kept(
 
     Args:
         clean, patched: per scene. classes: objects of these labels are asked about; detections of all are read.
+        same: labels that are as good as one another: an object of one that is found as another is found right.
     """
     right, wrong, counts, groups = [], [], [], []
     for c, d, s in zip(clean, patched, scenes, strict=True):
         before, after = match_scene(c, s, iou=iou), match_scene(d, s, iou=iou)
         near = overlaps(after.boxes, after.truth_boxes)
         stray = (after.scores >= threshold) & ~after.true & ~(after.ignored & ~after.on_crowd)
-        other = after.labels[:, None] != after.truth_labels
-        seen = (near >= iou) & (near >= near.max(1, keepdims=True, initial=0)) & other & stray[:, None]
+        alike = np.isin(after.labels, sorted(same))[:, None] & np.isin(after.truth_labels, sorted(same))
+        other = (after.labels[:, None] != after.truth_labels) & ~alike
+        near_enough = (near >= iou) & (near >= near.max(1, keepdims=True, initial=0)) & stray[:, None]
+        seen = near_enough & other
         ask = before.found(threshold) & ~before.truth_ignored & _of(before.truth_labels, classes)
-        held = after.found(threshold)
+        held = after.found(threshold) | (near_enough & alike).any(0)
         counts.append(ask)
         right.append(ask & held)
         wrong.append(ask & ~held & seen.any(0))

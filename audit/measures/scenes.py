@@ -111,9 +111,6 @@ class SceneMeasure(DetectorMeasure):
         patch = table[worst][subject]
         detector = detectors[subject]
         clean, patched = self._look(detector, scenes, None), self._look(detector, scenes, patch)
-        self.trial.diagnostics += [
-            d for d in getattr(patch, "diagnostics", []) if d.name not in {x.name for x in self.trial.diagnostics}
-        ]
         self._show(detector, clean, patched, patch, beside or {})
 
     def grid(
@@ -175,16 +172,19 @@ class SceneMeasure(DetectorMeasure):
     def class_changed(
         self, detector: Detector, scenes: Scenes, patch: Perturbation, beside: Mapping[str, Perturbation]
     ) -> None:
-        """Judge the share of the objects found clean that are now found as something else."""
+        """Judge the share of the objects found clean that are now found as something that is not under attack.
+
+        A lorry that is taken for a car is still given way to; one that is taken for a bed is not.
+        """
         clean, patched = self._look(detector, scenes, None), self._look(detector, scenes, patch)
         t, kinds = detector.score_threshold, self.session.attacked
-        told = class_kept(clean.found, patched.found, clean.scenes, t, self.resampling, classes=kinds)
+        told = class_kept(clean.found, patched.found, clean.scenes, t, self.resampling, classes=kinds, same=kinds)
         self._judge("objects found as another class", told.wrong, higher_is_better=False)
         self._condition("found in their class", told.right, "Of the objects found clean")
         self._condition("not found at all", told.lost, "Of the objects found clean")
         for name, other in beside.items():
             look = self._look(detector, scenes, other)
-            e = class_kept(clean.found, look.found, clean.scenes, t, self.resampling, classes=kinds).wrong
+            e = class_kept(clean.found, look.found, clean.scenes, t, self.resampling, classes=kinds, same=kinds).wrong
             self._condition(name, e, "The same under unoptimised patches")
         self._goal(detector, clean, patched, patch, beside)
 

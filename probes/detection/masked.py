@@ -71,6 +71,10 @@ class MaskedPatch:
     def __repr__(self) -> str:
         return f"MaskedPatch({self.inner!r}, area={self.max_area:g}, regions={self.max_regions})"
 
+    def _attacked(self, detector: Detector) -> tuple[int, ...]:
+        names = self.inner.attacked if isinstance(self.inner, QueryPatch) else ()
+        return tuple(list(detector.classes).index(c) for c in names)
+
     def spec(self) -> dict[str, Any]:
         """All that determines the patch beside model, data, budget and seed."""
         rules = [self.max_area, self.max_regions, self.candidates, self.rounds]
@@ -104,14 +108,20 @@ class MaskedPatch:
             max_regions=self.max_regions,
             candidates=self.candidates,
             rounds=max(2, min(self.rounds, budget.queries // self.candidates)),
+            attacked=self._attacked(detector),
         )
         found = search.search(detector, craft, seed=seed)
+        sent = int(found.history["query"][-1])
         inner = replace(self.inner, placement=placement.with_mask(found.mask))
+        if isinstance(inner, QueryPatch) and inner.max_images is not None:
+            inner = replace(inner, max_images=max(1, inner.max_images - sent))  # one ceiling for both searches
 
         def later(share: float, text: str) -> None:
             if progress:
                 progress(SEARCH + (1 - SEARCH) * share, text)
 
         patch: Patch = inner.craft(detector, scenes, execution=execution, budget=budget, seed=seed, progress=later)
-        mask = {"area": found.area, "regions": found.regions, "loss": found.loss, "images": found.history["query"][-1]}
-        return replace(patch, name=self.name, origin=dict(patch.origin) | self.spec() | {"seed": seed, "mask": mask})
+        mask = {"area": found.area, "regions": found.regions, "loss": found.loss, "images": sent}
+        spent = {"images_sent": sent + int(patch.origin.get("images_sent", 0))}
+        origin = dict(patch.origin) | self.spec() | spent | {"seed": seed, "mask": mask}
+        return replace(patch, name=self.name, origin=origin)

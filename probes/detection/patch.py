@@ -81,7 +81,7 @@ class Patch:
     @cached_property
     def constraint(self) -> Constraint:
         """What this patch may change, checked without its own geometry."""
-        return self.placement.constraint
+        return self.placement.constraint((self.pixels.shape[1], self.pixels.shape[2]))
 
     def apply(self, images: Tensor, boxes: Sequence[Tensor], areas: Sequence[Areas] | None = None) -> Tensor:
         """Images (N, 3, H, W) with the patch on every box; ``boxes[i]`` is (K_i, 4) xyxy px, K_i may be 0."""

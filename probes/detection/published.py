@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ from audit.execution import Execution
 from probes.areas import AreaPlacement
 from probes.detection.controls import PicturePatch
 from probes.detection.patch import Patch
-from probes.probe import Access, Progress
+from probes.probe import Access, Progress, digest
 from probes.wear import Wear
 
 LONGEST = 256
@@ -42,6 +42,10 @@ class PublishedPatch(PicturePatch):
     refs: ClassVar[tuple[str, ...]] = ("002 §3.3", "NISTAML.025")
     access: ClassVar[Access] = "transfer"
     kind: ClassVar[str] = "published"
+
+    def spec(self) -> dict[str, Any]:
+        pixels, printed = self._both()
+        return super().spec() | {"printed": digest(printed.to(torch.uint8)), "texels": list(pixels.shape[1:])}
 
     def __repr__(self) -> str:
         what = Path(self.picture).name if isinstance(self.picture, str | Path) else "array"

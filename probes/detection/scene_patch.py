@@ -6,14 +6,13 @@ which detectors are attacked together. ``TEAMS`` holds the five top submissions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from audit.contracts import WhiteBoxDetector
 from audit.data.scenes import Scenes
 from audit.execution import Execution
 from probes.areas import AREA, AreaMap
@@ -85,21 +84,17 @@ class ScenePatch(UniversalPatch):
             out.append(replace(part, where=part.where.redrawn(draw)))
         return tuple(out)
 
-    def joint(
-        self, detectors: Sequence[WhiteBoxDetector], group: tuple[Placed, ...], value: Tensor, execution: Execution
-    ) -> tuple[Tensor, float, int]:
-        """The attack's gradient and that of what the print should look like."""
-        gradient, loss, attacked = super().joint(detectors, group, value, execution)
+    def look(self, value: Tensor) -> Tensor:
+        """Gradient of tv·TV + nps·NPS."""
         if not self.tv and not self.nps:
-            return gradient, loss, attacked
+            return torch.zeros_like(value)
         value = value.detach().requires_grad_()
         look = value.new_zeros(())
         if self.tv:
             look = look + self.tv * total_variation(value, form="squared" if self.squares else "root", mean=True)
         if self.nps:
             look = look + self.nps * non_printability(value, self.colours.to(value), mean=True)
-        (towards,) = torch.autograd.grad(look, value)
-        return gradient + towards, loss, attacked
+        return torch.autograd.grad(look, value)[0]
 
 
 COMBINATION = ScenePatch(PatchCombination(), steps=STEPS)

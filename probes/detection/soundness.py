@@ -53,12 +53,14 @@ def examine(
     *,
     queries: int,
     seed: int,
+    alone: bool = True,
 ) -> list[Diagnostic]:
     """All diagnostics of a trained patch.
 
     Args:
         patch: the one that was trained. start: uint8 pixels that it started from. course: what happened on the way.
-        queries: for the search without gradients, at most.
+        queries: for the search without gradients, at most. alone: whether it was trained on this detector alone; a
+            patch against several gives way on each, and a search on one says nothing of it.
     """
     sample = Sample(detector, craft.group(craft.largest), objective, craft.execution)
     first, dead, images = _gradient(sample, start)
@@ -74,8 +76,9 @@ def examine(
         diagnostics.candidates_match(max(_mismatch(sample, patch.pixels), _mismatch(sample, start))),
         diagnostics.loss_fell(course.height[0], min(course.height)),
         diagnostics.still_falling(course.checked, course.height),
-        _without_gradients(sample, craft, patch, start, queries, seed),
     ]
+    if alone:
+        found.append(_without_gradients(sample, craft, patch, start, queries, seed))
     if objective.hides:
         found += [
             diagnostics.attacks_what_is_found(course.height[0], _found(sample, start)),

@@ -138,7 +138,10 @@ class UniversalPatch:
             origin = self.spec() | {"seed": seed, "budget": [budget.steps, budget.batch]}
             patch = Patch(best, self.placement, self.name, origin, history=course.history())
             queries = min(budget.queries, budget.steps // 4)
-            sound = examine(detectors[0], self.objective, craft, patch, start, course, queries=queries, seed=seed)
+            alone = len(detectors) == 1
+            sound = examine(
+                detectors[0], self.objective, craft, patch, start, course, queries=queries, seed=seed, alone=alone
+            )
         return replace(patch, diagnostics=sound)
 
     @property
@@ -177,6 +180,10 @@ class UniversalPatch:
         gradient = torch.stack([g * w for (g, _, _), w in zip(each, weights, strict=True)]).sum(0)
         loss = sum(loss * w for (_, loss, _), w in zip(each, weights, strict=True))
         return gradient, loss, sum(count for _, _, count in each)
+
+    def look(self, value: Tensor) -> Tensor:
+        """Gradient (3, P, P) of what the patch should look like, whatever it hides; here nothing is asked of it."""
+        return torch.zeros_like(value)
 
     def shown(self, group: tuple[Placed, ...], step: int, seed: int) -> tuple[Placed, ...]:
         """The group as that step sees it."""
@@ -222,7 +229,7 @@ class UniversalPatch:
                 gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
             elif attacked and not bool(gradient.any()):
                 course.zero += 1
-            descent.step(gradient)
+            descent.step(gradient + self.look(descent.value))
         return best
 
     def _origin(self) -> str:
