@@ -60,13 +60,15 @@ def grid_table(grid: Grid) -> GridTable:
     share = grid.unit == "share" and all(0 <= v <= 1 for v in known)
     low, high = (0.0, 1.0) if share else (min(known, default=0.0), max(known, default=0.0))
     marks = {(i, j) for i, j in grid.marks if 0 <= i < len(titles) and 0 <= j < columns}
-    places = 3 if share else decimals(known)
+    places = 3 if share else decimals(known, high - low)
 
     def cell(i: int, j: int, v: float | None) -> Cell:
         text = NOTHING if v is None else small_share(v) if share else plain(v, places)
         return Cell(text, level(v, low, high), (i, j) in marks)
 
-    edges = [short(float(f"{low + (high - low) * i / LEVELS:.3g}")) for i in range(LEVELS + 1)]
+    # As many digits as tell the steps apart: 1000.1 and 1000.4 are two colours, not one.
+    digits = 3 if high <= low else max(3, 2 + math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))))
+    edges = [short(float(f"{low + (high - low) * i / LEVELS:.{digits}g}")) for i in range(LEVELS + 1)]
     return GridTable(
         columns=tuple(names),
         rows=tuple(
@@ -79,11 +81,15 @@ def grid_table(grid: Grid) -> GridTable:
     )
 
 
-def decimals(values: list[float]) -> int:
-    """Decimals that suit all values of a grid: none for whole numbers, else four digits of the largest, at most 3."""
+def decimals(values: list[float], spread: float = 0.0) -> int:
+    """Decimals that suit all values of a grid: none for whole numbers, else four digits of the largest, at most 3.
+
+    ``spread``: largest less smallest value; decimals are enough to show two digits of it, at most 6.
+    """
     if all(v == int(v) for v in values):
         return 0
-    return min(3, max(0, 3 - math.floor(math.log10(max(abs(v) for v in values)))))
+    told = min(6, 1 - math.floor(math.log10(spread))) if spread > 0 else 0
+    return max(min(3, max(0, 3 - math.floor(math.log10(max(abs(v) for v in values))))), told)
 
 
 def plain(value: float, places: int) -> str:

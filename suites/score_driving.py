@@ -107,7 +107,10 @@ def score(
 
 def scene_of(frame: Scene, scenes: Scenes) -> str:
     """The competition's scene of a frame: its video; frames of no video are one scene of the data's name."""
-    return scenes.name if frame.group.startswith("image:") else frame.group.partition("#")[0]
+    if frame.group.startswith("image:"):
+        return scenes.name
+    # Not the group: two drives that share a frame are one group, and two scenes all the same.
+    return frame.id.rpartition("/")[0] or frame.group.partition("#")[0]
 
 
 def attacked_labels(name: str, detector: Detector, task: str) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,6 +134,41 @@ def serving(*script: Play, always: Play | None = None) -> Iterator[Server]:
         listener.shutdown()
         listener.server_close()
         thread.join(5)
+
+
+@contextmanager
+def dripping(begin: bytes, piece: bytes, every: float, longest: float) -> Iterator[str]:
+    """The URL of a raw server that answers each connection with ``begin`` and then ``piece`` every so many seconds."""
+    stop = threading.Event()
+
+    def drip(there: socket.socket):
+        end = time.monotonic() + longest
+        with there:
+            try:
+                there.sendall(begin)
+                while time.monotonic() < end and not stop.wait(every):
+                    there.sendall(piece)
+            except OSError:  # the other side has given up
+                return
+
+    def accept():
+        while not stop.is_set():
+            try:
+                there, _ = listener.accept()
+            except TimeoutError:
+                continue
+            there.settimeout(5)
+            threading.Thread(target=drip, args=(there,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.02)
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/detect"
+        finally:
+            stop.set()
+            thread.join(5)
 
 
 def pictures_of(headers: Any, content: bytes) -> list[np.ndarray]:

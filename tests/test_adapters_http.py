@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -30,13 +31,14 @@ from audit.adapters.http_secrets import Credentials, Secret
 from audit.cli import main
 from audit.contracts import Detector, WhiteBoxDetector
 from audit.errors import ModelError
-from tests.http_server import Play, body_of, red, serving
+from tests.http_server import Play, body_of, dripping, red, serving
 from tests.planted import scenes
 from tests.test_adapters_examples import load
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "tk-Zx81.cabbage~purple/77"
 KEY = "qk4477aabbccdd"
+LONG = "".join(f"{i * i:x}-Q{i:02d};" for i in range(40))[:124]
 NOTHING = {"boxes": [], "scores": [], "labels": []}
 
 
@@ -169,6 +171,42 @@ def test_a_body_that_drips_ends_with_the_time_out():
     with serving(always=Play(body=b" " * 1000, drip=0.02)) as server:
         error = refusal(lambda: detector(server, timeout=0.3, retries=0)(squares(1)))
     assert "an answer within 0.3 s" in str(error)
+
+
+DRIPS = {
+    "a header": (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x"),
+    "1xx": (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+    "a body without a length": (b"HTTP/1.1 200 OK\r\n\r\n" + body_of([NOTHING]), b" "),
+}
+
+
+@pytest.mark.parametrize("name", DRIPS)
+def test_the_time_out_bounds_the_whole_request(name):
+    with dripping(*DRIPS[name], every=0.04, longest=4) as url:
+        remote = http_detector(url, ["square"], 0.5, timeout=0.4, connect_timeout=9, retries=1, backoff=0.001)
+        begun = time.monotonic()
+        error = refusal(lambda: remote(squares(1)))
+        took = time.monotonic() - begun
+    assert "an answer within 0.4 s, got none (2 tries)" in str(error)
+    assert 0.8 <= took < 5
+
+
+def test_a_connection_is_not_waited_for_beyond_the_time_out():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        place = full.getsockname()
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:  # nobody accepts: the queue is full, and the next one hangs
+            filler.setblocking(False)
+            filler.connect_ex(place)
+        url = f"http://127.0.0.1:{place[1]}/"
+        remote = http_detector(url, ["square"], 0.5, timeout=0.3, connect_timeout=5, retries=0)
+        begun = time.monotonic()
+        assert "an answer within 0.3 s" in str(refusal(lambda: remote(squares(1))))
+        assert time.monotonic() - begun < 4
+        remote = http_detector(url, ["square"], 0.5, timeout=5, connect_timeout=0.3, retries=0)
+        assert "a connection within 0.3 s" in str(refusal(lambda: remote(squares(1))))
+        for filler in fillers:
+            filler.close()
 
 
 @pytest.mark.parametrize("cut", [-1, 0, 10])
@@ -414,9 +452,76 @@ def test_a_name_and_password_in_the_url_become_a_header(monkeypatch):
     text = (
         "401 for anna with pass@word-1234 or pass%40word-1234 or " + base64.b64encode(b"anna:pass@word-1234").decode()
     )
-    assert remote._credentials.scrub(text).count("<hidden>") == 3
+    assert remote._credentials.scrub(text) == "401 for <hidden> with <hidden> or <hidden> or <hidden>"
     monkeypatch.setenv("MYAPI_TOKEN", TOKEN)
     assert "two" in str(refusal(lambda: http_detector("http://a:b@h/", ["x"], 0.5, auth_env="MYAPI_TOKEN")))
+
+
+ECHOES = {
+    "label": Play(body=entry(labels=[f"no such key: {LONG}"])),
+    "content type": Play(body=b"no", headers=(("Content-Type", LONG),)),
+    "long content type": Play(body=b"no", headers=(("Content-Type", "x" * 120 + LONG),)),
+}
+
+
+@pytest.mark.parametrize("name", ECHOES)
+def test_a_long_credential_is_not_cut_before_it_is_hidden(name, monkeypatch):
+    monkeypatch.setenv("MYAPI_TOKEN", LONG)
+    with serving(always=ECHOES[name]) as server:
+        error = refusal(lambda: detector(server, auth_env="MYAPI_TOKEN", retries=0)(squares(1)))
+    assert len(LONG) == 124
+    assert "<hidden>" in str(error)
+    assert not any(LONG[i : i + 6] in str(error) for i in range(len(LONG) - 5))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("http://", f"http://{KEY}@"),
+        ("http://", f"http://{KEY}:x-oauth@"),
+        ("http://", f"http://{KEY[:6]}%2f{KEY[6:]}@"),
+        ("/detect", f"/detect?{KEY}"),
+        ("/detect", f"/detect?{KEY}=="),
+        ("/detect", f"/detect?a=1&{KEY}&b=22"),
+        ("/detect", f"/detect?a=1;k={KEY}"),
+        ("/detect", f"/detect;{KEY}"),
+        ("/detect", f"/detect;v=1;k={KEY}/more"),
+    ],
+)
+def test_a_key_anywhere_in_the_url_shows_nowhere(old, new):
+    with serving() as server:
+        server.url = server.url.replace(old, new)
+        remote = detector(server, retries=0)
+        assert len(remote(squares(1))[0].boxes) >= 1
+        echoed = KEY if KEY in new else f"{KEY[:6]}/{KEY[6:]}"
+        server.always = Play(body=entry(labels=[f"unknown key {echoed} or {new.split('//')[-1].split('@')[0]}"]))
+        error = refusal(lambda: remote(squares(1)))
+    assert "unknown key <hidden>" in str(error)
+    shown = [str(error), repr(remote), remote.url, " ".join(remote.remarks()), repr(vars(remote._credentials))]
+    for part in (KEY, KEY[:6], KEY[6:]):
+        assert not any(part in text for text in shown)
+
+
+@pytest.mark.parametrize("pair", [KEY, f"anna:{KEY}", f"{KEY}:x-oauth"])
+def test_who_asks_a_proxy_shows_nowhere(pair, monkeypatch):
+    with serving() as server:
+        monkeypatch.setenv("OUR_PROXY", server.url.replace("http://", f"http://{pair}@"))
+        server.url = "http://far.example/detect"
+        remote = detector(server, proxy_env="OUR_PROXY", retries=0)
+        both = pair if ":" in pair else f"{pair}:"
+        basic = base64.b64encode(both.encode()).decode()
+        remote(squares(1))
+        assert server.asked[0].headers["Proxy-Authorization"] == f"Basic {basic}"
+        server.always = Play(body=entry(labels=[f"{KEY} {pair} {basic}"]))
+        error = refusal(lambda: remote(squares(1)))
+    hidden(str(error))
+    assert "'<hidden> <hidden> <hidden>'" in str(error)
+    assert basic not in str(error)
+
+
+def test_a_credential_is_not_broken_up_by_a_shorter_one():
+    secrets = Credentials("http://cabbage:cabbage-and-more@h/?cabbage-and", None, {})
+    assert secrets.scrub("a cabbage-and-more, a cabbage") == "a <hidden>, a <hidden>"
 
 
 @pytest.mark.parametrize("value", ["", "with\nline", " padded ", "ünicode", "tab\there"])
@@ -485,9 +590,28 @@ def test_the_example(monkeypatch):
     assert remote.cost() == 0.001
 
 
+def test_the_example_names_the_variables_to_set(monkeypatch, capsys):
+    monkeypatch.delenv("DETECTOR_URL", raising=False)
+    monkeypatch.delenv("DETECTOR_TOKEN", raising=False)
+    words = ["doctor", str(ROOT / "examples" / "http_detector.py"), "--device", "cpu"]
+    assert main(words) == 4
+    said = capsys.readouterr().err
+    assert "expected the environment variable DETECTOR_URL to hold the address, got nothing; set it" in said
+    assert "mend line" not in said
+    monkeypatch.setenv("DETECTOR_URL", "http://127.0.0.1:9/")
+    assert main(words) == 4
+    assert (
+        "expected the environment variable DETECTOR_TOKEN to hold them, got nothing; set it" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
+        ({"url": None}, "neither"),
+        ({"url_env": "MYAPI_URL"}, "both"),
+        ({"url": None, "url_env": TOKEN}, "the name of an environment variable"),
+        ({"url": f"http://h:{TOKEN}/"}, "http or https"),
         ({"url": "ftp://h/"}, "http or https"),
         ({"url": f"//u:{TOKEN}@h"}, "http or https"),
         ({"url": "http://h:port/"}, "http or https"),

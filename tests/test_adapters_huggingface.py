@@ -277,6 +277,17 @@ def test_the_example(taught, monkeypatch):
     assert overlap(best(detector(images)[0]), boxes[0]) > 0.8
 
 
+def test_the_example_without_its_folder_says_so_and_asks_no_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = load("huggingface_detr")
+    for part in ("AutoModelForObjectDetection", "AutoImageProcessor"):
+        monkeypatch.setattr(example, part, None)
+    with pytest.raises(ModelError) as told:
+        example.model(torch.device("cpu"))
+    assert "model folder detr-resnet-50: expected a folder of save_pretrained, got none" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
 class Processor:
     """What an image processor must have."""
 

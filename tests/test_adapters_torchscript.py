@@ -77,6 +77,15 @@ class AsHeat(Squares):
         return [heat, torch.full((images.shape[0], 2, heat.shape[2], heat.shape[3]), 6.0)]
 
 
+class Choosy(Squares):
+    """The same for one size alone."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        assert images.shape[2] == 128, "made for images of 128 rows"
+        seen = self.look(images)
+        return windows(seen), seen.flatten(1)[..., None]
+
+
 class AsProbabilities(Squares):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         seen = self.look(images)
@@ -305,6 +314,11 @@ def test_the_example(tmp_path, monkeypatch):
         ({"file": AsYolo}, "two outputs, boxes and logits, got (2, 1225, 6); hand in a decoder"),
         ({"file": AsYolo, "decoder": Yolo()}, "cells for an input of 320x320"),
         ({"file": AsProbabilities}, "logits before the final activation"),
+        (
+            {"file": Choosy},
+            "a network that takes (2, 3, 320, 320), got RuntimeError: AssertionError: made for images of",
+        ),
+        ({"file": Choosy}, "say its size by input_size"),
         ({"input_size": (32, 32), "resize": "stretch"}, "a network that takes (2, 3, 32, 32)"),
     ],
 )

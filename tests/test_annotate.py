@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from torchvision.ops import box_iou
 from audit.data import find_areas, fit_pinhole, fit_polynomial, pinhole, read_drives
 from audit.data.areas import is_convex, upright
 from audit.errors import DataError
-from tests.videos import texture, write_video
+from tests.videos import texture, write_frames, write_video
 
 COUNT = 60
 SIZE = (360, 640)
@@ -150,6 +152,111 @@ def test_a_fit_finds_the_drive_that_made_it(vanishing, centre, known):
 def test_what_cannot_be_fitted_is_said(call, text):
     with pytest.raises(DataError, match=text):
         call()
+
+
+# objects through the frames
+
+
+BOXES = {"car": [(10, 10, 40, 40), (8, 10, 44, 46)], "truck": [(80, 10, 120, 50), (84, 10, 132, 58)]}
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A folder with the folder ``d`` of seven frames."""
+    write_frames(tmp_path / "d", [texture(120, 160)] * 7)
+    return tmp_path
+
+
+def write_shapes(folder, groups):
+    """labelme files of frames 0 and 6; in the second the shapes stand in the other order."""
+    for k, frame in enumerate((0, 6)):
+        shapes = [
+            {"label": n, "points": [BOXES[n][k][:2], BOXES[n][k][2:]], "shape_type": "rectangle", "group_id": g}
+            for n, g in groups
+        ]
+        text = json.dumps({"shapes": shapes[::-1] if k else shapes, "imageHeight": 120, "imageWidth": 160})
+        (folder / "d" / f"{frame}.json").write_text(text)
+
+
+def test_group_ids_are_followed_through_the_frames(clips):
+    (clips / "d.drive.toml").write_text('model = "polynomial"\n')
+    write_shapes(clips, [("car", 1), ("truck", 2)])
+    scenes = read_drives(clips)
+    assert len(scenes) == 7
+    for k, s in ((0, scenes[0]), (1, scenes[6])):
+        assert [scenes.classes[i] for i in s.labels] == ["car", "truck"]
+        assert torch.allclose(s.boxes, torch.tensor([BOXES["car"][k], BOXES["truck"][k]]).float(), atol=1e-3)
+    assert not any("place in the file" in n for n in scenes.notes)
+    write_shapes(clips, [("car", None), ("truck", 2)])  # one without: told by its place among those without
+    assert [scenes.classes[i] for i in read_drives(clips)[6].labels] == ["car", "truck"]
+    write_shapes(clips, [("car", None), ("truck", None)])
+    with pytest.raises(DataError, match=r"same class .* got 'car' in frame 0, 'truck' in frame 6 of object #0; tell"):
+        read_drives(clips)
+    write_shapes(clips, [("car", 3), ("truck", 3)])
+    with pytest.raises(DataError, match=r"drive d\.drive\.toml: .* got 'group 3' twice in frame 0"):
+        read_drives(clips)
+    (clips / "d.drive.toml").unlink()
+    assert len(read_drives(clips)) == 2  # parts of a group, where nothing is to be followed
+
+
+def test_objects_without_names_are_noted(clips):
+    header = "frame,x1,y1,x2,y2,x3,y3,x4,y4"
+    rows = [f"{i},{x},10,{x + 20},10,{x + 20},30,{x},30" for i in (0, 6) for x in (10, 60)]
+    (clips / "d.areas.csv").write_text("\n".join([header, *rows]))
+    (clips / "d.drive.toml").write_text('model = "polynomial"\n')
+    assert any("objects without a name are followed by their place" in n for n in read_drives(clips).notes)
+
+
+def entry(frame, box, more=""):
+    return f"[[annotated]]\nframe = {frame}\nbox = {list(box)}\n{more}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'model = "polynomial"\n' + entry(0, (1, 1, 9, 9)) + entry(5, (1, 1, 9, 9), 'class = "truck"'),
+            "same class in every annotated frame of an object, got 'car' in frame 0, 'truck' in frame 5",
+        ),
+        (
+            'model = "pinhole"\nvanishing_frame = 3\n' + entry(0, (1, 1, 9, 9)) + entry(5, (1, 1, 9, 9)),
+            "a vanishing frame before or after all annotated frames.* vanishing_frame = 3 among .*, 0 to 5",
+        ),
+        (
+            'model = "pinhole"\nvanishing_frame = 5\n' + entry(0, (1, 1, 9, 9)) + entry(5, (1, 1, 9, 9)),
+            "a vanishing frame before or after",
+        ),
+        (
+            'model = "pinhole"\n' + entry(2, (1, 1, 9, 9), 'object = "x"'),
+            "pinhole model of object x: .* got 1 frame.*; annotate a second frame or write vanishing_frame",
+        ),
+        (
+            'model = "pinhole"\n' + entry(0, (1, 1, 9, 9)) + entry(5, (2, 1, 10, 9)),
+            "pinhole model: .* of the same size .*; annotate frames that lie further apart",
+        ),
+        (
+            'model = "polynomial"\ndegree = 2\n' + entry(0, (1, 1, 9, 9)) + entry(5, (1, 1, 9, 9)),
+            "polynomial fit: .* got 2 for degree 2; annotate more frames",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said_with_the_file(clips, text, message):
+    (clips / "d.drive.toml").write_text(text)
+    with pytest.raises(DataError, match=rf"drive d\.drive\.toml.*{message}"):
+        read_drives(clips)
+
+
+def test_frames_beyond_the_vanishing_frame_are_left_out(clips):
+    text = 'model = "pinhole"\nvanishing_frame = 4\n'
+    (clips / "d.drive.toml").write_text(text + entry(0, (60, 40, 110, 80)))
+    scenes = read_drives(clips)
+    assert [s.id for s in scenes] == [f"d/{i:06d}" for i in range(4)]
+    assert all(len(s.boxes) == 1 for s in scenes)
+    told = " ".join(scenes.notes)
+    assert "areas and boxes of 4 frame(s) follow from 1 annotated" in told
+    assert "3 more at or beyond the vanishing frame are left out" in told
+    (clips / "d.drive.toml").write_text(text + "first = 1\nlast = 2\n" + entry(0, (60, 40, 110, 80)))
+    assert not any("vanishing frame" in n for n in read_drives(clips).notes)
 
 
 # areas by differencing

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from audit.cli import main
+from audit.contracts import Detections
 from audit.data import open_scenes
 from audit.data.scenes import Scene, Scenes
 from audit.data.submissions import read_submission
@@ -128,7 +129,11 @@ def test_a_score_by_hand_as_a_process(street):
     assert "total = 0.8 truck + 0.2 person = – (needs person as well)" in text
     assert "not comparable with the competition's own scores (canvas, scenes, frames of a scene)" in text
     assert "joined over 8 neighbours" in text
-    assert found["files"]["patch.png"] == hashlib.sha256((street / "patch.png").read_bytes()).hexdigest()
+    for role, file in (("patch", street / "patch.png"), ("mask", street / "patch-mask.png")):
+        assert found["files"][role] == {
+            "path": str(file),
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
 
 
 def run(capsys, *given):
@@ -384,6 +389,32 @@ def test_areas_come_before_boxes_and_hide_behind_what_hides_them(tmp_path):
         score_driving.score("truck", submission, scenes[3:4], detectors, Execution(), canvas=(50, 30))
     with pytest.raises(ModelError, match="expected a class among person"):
         score_driving.score("person", submission, scenes, detectors, Execution(), canvas=(50, 30))
+
+
+def test_a_model_in_training_mode_is_scored_as_in_evaluation(street):
+    submit(street)
+    scenes = open_scenes(str(street / "truck.csv"))
+    submission = read_submission(street / "patch.png", street / "patch-mask.png", canvas=(80, 40))
+
+    class Forgetful(torch.nn.Module):
+        """Finds a truck in every image, but none while it trains."""
+
+        classes, score_threshold = VEHICLES, 0.5
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            some = int(not self.training and not self.weight.requires_grad)
+            box, label = torch.tensor([[0.0, 0, 9, 9]] * some).reshape(-1, 4), torch.full((some,), 2)
+            return [Detections(box, torch.ones(some), label) for _ in images]
+
+    net = Forgetful().train()
+    found = score_driving.score("truck", submission, scenes, {"m": net}, Execution(), canvas=(80, 40))
+    assert [(s.clear, s.clean) for s in found.shares] == [(0, 0), (0, 0)]
+    assert net.training
+    assert net.weight.requires_grad
 
 
 def test_frames_of_no_video_are_one_scene(street):

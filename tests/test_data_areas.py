@@ -112,6 +112,9 @@ def test_a_table_for_a_video_and_one_by_names(tmp_path):
         (["0,1,1,9,1,9,9,4,"], HEADER, "numbers of px in every corner"),
         (["0,1,1"], HEADER, "3 cells in row 2"),
         ([], "frame,x,y", "the header frame,x,y"),
+        (["0,,,,,,,,,car,50,50,10,60,a"], FULL, "x1 < x2 and y1 < y2, got .50.0, 50.0, 10.0, 60.0. in row 2"),
+        (["0,,,,,,,,,car,10,60,50,20,a"], FULL, "a box from its upper left to its lower right"),
+        (["3,,,,,,,,,car,1,1,9,9,a", "3,,,,,,,,,car,5,5,9,9,a"], FULL, "object 'a' twice in frame 3, row 3"),
     ],
 )
 def test_a_bad_table_is_said_in_a_sentence(drive, rows, header, text):
@@ -204,6 +207,18 @@ def test_an_area_finds_its_object(tmp_path):
     assert marks.notes == ["1 area(s) without a class are taken for 'bus'"]
 
 
+def test_circles_reach_as_far_as_their_radius(drive):
+    wheel = shape("car", [(40, 30), (43, 34)], "circle")  # the radius is 5
+    labelme(drive / "d" / "0.json", wheel, shape("hidden", [(48, 32), (48, 52)], "circle"))
+    (scene,) = read_drives(drive)
+    assert torch.allclose(scene.boxes, torch.tensor([[35.0, 25, 45, 35]]))
+    mask = scene.hidden().float() / 255
+    y, x = np.mgrid[:64, :96] + 0.5
+    inside = torch.from_numpy((x - 48) ** 2 + (y - 32) ** 2 < 400).float()
+    assert float((mask - inside).abs().mean()) < 0.01
+    assert float(mask.sum()) == pytest.approx(np.pi * 400, rel=0.01)
+
+
 def test_labelme_files_of_a_video(tmp_path):
     write_video(tmp_path / "v.mp4", moving(12))
     labelme(tmp_path / "v" / "frame_0007.json", shape("area:car", QUAD))
@@ -223,6 +238,17 @@ def test_labelme_files_of_a_video(tmp_path):
         ('{"shapes": [{"label": "area", "points": [[0, 0], [9, 9], [9, 0], [0, 9]]}]}', "convex area"),
         ('{"shapes": [{"label": "car", "points": [[0, 0], [9, NaN]]}]}', "finite points"),
         ('{"shapes": [{"label": "car", "points": [[0, 0], "x"]}]}', "a label and points"),
+        *(
+            (json.dumps({"shapes": [shape("car", points, kind)]}), f"car drawn as a {kind}")
+            for kind, points in (
+                ("point", [(1, 2)]),
+                ("line", [(1, 2), (9, 9)]),
+                ("linestrip", [(1, 2), (9, 9), (3, 7)]),
+                ("mask", [(1, 2), (9, 9)]),
+            )
+        ),
+        (json.dumps({"shapes": [shape("car", [(1, 2)] * 3, "circle")]}), "middle and a point on the rim"),
+        (json.dumps({"shapes": [shape("area", [(9, 9), (9, 12)], "circle")]}), "areas of four points"),
     ],
 )
 def test_bad_labelme_files_are_said(tmp_path, content, text):
@@ -272,6 +298,62 @@ def test_one_mask_for_all_and_one_per_frame(drive):
         read_drives(drive)
 
 
+def test_masks_numbered_from_1_or_twice_are_refused(tmp_path):
+    write_video(tmp_path / "v.mp4", moving(4))
+    table(tmp_path, *(f"{i},{CELLS}" for i in range(4)), name="v.areas.csv")
+    for i in range(1, 5):
+        mask(tmp_path / "v.hidden" / f"{i:04d}.png", box=(0, 0, 10 * i, 9))
+    with pytest.raises(DataError, match=r"mask 0004\.png: expected masks of frames 0 to 3, got one of frame 4; count"):
+        read_drives(tmp_path)
+    (tmp_path / "v.hidden" / "0004.png").unlink()
+    scenes = read_drives(tmp_path)
+    assert [None if s.hidden is None else int(s.hidden().sum()) // 2295 for s in scenes] == [None, 10, 20, 30]
+    assert "v: 1 frame(s) have no mask though others do: nothing hides areas there" in scenes.notes
+    mask(tmp_path / "v.hidden" / "0000.png")
+    assert not any("have no mask" in n for n in read_drives(tmp_path).notes)
+    mask(tmp_path / "v.hidden" / "frame_2.png")
+    with pytest.raises(DataError, match=r"one mask per frame, got frame 2 in 0002\.png as well"):
+        read_drives(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("frame", "name", "hides"),
+    [
+        ("cam_{}_left", "1", 1),  # by place
+        ("cam_{}_left", "cam_1_left", 1),
+        ("00{}", "2", 2),  # frames are numbers themselves: those count
+        ("7{}", "71", 1),
+        ("7{}", "1", None),
+        ("cam_{}_left", "cam_2", None),  # a name, though of no frame
+        ("cam_{}_left", "3", None),
+    ],
+)
+def test_masks_of_a_folder_go_by_name_or_number(tmp_path, frame, name, hides):
+    folder = write_frames(tmp_path / "d", moving(3))
+    for i in range(3):
+        (folder / f"{i}.png").rename(folder / f"{frame.format(i)}.png")
+    table(tmp_path, *(f"{i},{CELLS}" for i in range(3)))
+    mask(tmp_path / "d.hidden" / f"{name}.png")
+    if hides is None:
+        with pytest.raises(DataError, match=rf"mask {name}\.png: expected"):
+            read_drives(tmp_path)
+    else:
+        assert [s.hidden is not None for s in read_drives(tmp_path)] == [i == hides for i in range(3)]
+
+
+@pytest.mark.parametrize("given", [".", "..", "../d", "inner/.."])
+def test_sidecars_are_found_from_inside_the_folder(drive, monkeypatch, given):
+    table(drive, f"3,{CELLS}")
+    mask(drive / "d.hidden.png")
+    outside = read_drives(drive / "d")
+    (drive / "d" / "inner").mkdir()
+    monkeypatch.chdir(drive / "d" / ("inner" if given == ".." else ""))
+    for scenes in (open_scenes(given), read_frames(given)):
+        assert [s.id for s in scenes] == ["d/000003"]
+        assert scenes[0].hidden is not None
+        assert (scenes.name, scenes.digest) == ("d", outside.digest)
+
+
 # models and differencing beside tables
 
 
@@ -294,7 +376,8 @@ def test_a_model_takes_the_frames_of_a_table(drive):
         ('model = "pinhole"', "at least one annotated frame"),
         ('model = "pinhole"\n[[annotated]]\nframe = 40\nbox = [1, 1, 9, 9]', "0 to 11, got frame 40"),
         ('model = "pinhole"\nlast = 99\n[[annotated]]\nframe = 4\nbox = [1, 1, 9, 9]', "got frame 99"),
-        ('model = "pinhole"\n[[annotated]]\nframe = 4\nbox = [1, 1, 9, 9]', "at least two annotated frames"),
+        ('model = "pinhole"\n[[annotated]]\nframe = 4\nbox = [1, 1, 9, 9]', "annotate a second frame or write"),
+        ('model = "pinhole"\n[[annotated]]\nframe = 4\nbox = [9, 1, 1, 9]', "x1 < x2 and y1 < y2.* in frame 4"),
         ('model = "pinhole"\n[[annotated]]\nframe = 4', "now one, now the other"),
         ('model = "pinhole"\n' + "[[annotated]]\nframe = 4\nbox = [1, 1, 9, 9]\n" * 2, "frame 4 twice"),
         ('model = "pinhole"\n[[annotated]]\nframe = 4\narea = [[1, 1], [9, 9], [9, 1], [1, 9]]', "convex"),

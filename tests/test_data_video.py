@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import struct
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.data import open_scenes, read_drives, read_frames, read_video
+from audit.data.assemble import printable
 from audit.data.frames import Folder
 from audit.data.video import _KEPT, _OPEN, Video
 from audit.errors import DataError
@@ -287,6 +289,38 @@ def test_a_folder_of_frames_is_a_video_in_the_order_of_its_numbers(tmp_path):
         file.write_bytes(b"broken")
     with pytest.raises(DataError, match="12 image"):
         read_frames(folder)
+
+
+def test_copies_of_frames_in_other_folders_stay_on_one_side(tmp_path):
+    frames, other = list(moving(6)), list(moving(6, seed=5))
+    write_frames(tmp_path / "a", frames[:3])
+    write_frames(tmp_path / "b", [frames[2], other[0], other[1]])  # a frame of a, under another number
+    write_frames(tmp_path / "c", other[3:])
+    for name in "abc":
+        rows = "".join(f"{i},10,10,50,10,50,40,10,40\n" for i in range(3))
+        (tmp_path / f"{name}.areas.csv").write_text(f"frame,x1,y1,x2,y2,x3,y3,x4,y4\n{rows}")
+    scenes = read_drives(tmp_path)
+    assert {s.id[0]: s.group for s in scenes} == {"a": "a", "b": "a", "c": "c"}
+    for s in scenes:
+        file = tmp_path / s.id[0] / f"{int(s.id[-6:])}.png"
+        assert s.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert any("1 frame(s) are exact copies" in n for n in scenes.notes)
+    for share in (0.2, 0.5, 0.8):
+        craft, held_out = scenes.split(share)
+        assert {s.load().numpy().tobytes() for s in craft}.isdisjoint(s.load().numpy().tobytes() for s in held_out)
+
+
+def test_names_reach_no_terminal_with_controls(tmp_path):
+    name = "x\x1b[31m\x9b1m\u202egnp\n\x7f"
+    try:
+        write_frames(tmp_path / name, moving(2))
+    except OSError:
+        pytest.skip("this disk has no such names")
+    scenes = read_drives(tmp_path)
+    shown = [scenes.name, scenes.source, *scenes.notes, *(w for s in scenes for w in (s.id, s.group))]
+    assert all(t.isprintable() for t in shown)
+    assert scenes[0].id == r"x\x1b[31m\x9b1m\u202egnp\n\x7f/000000"
+    assert printable("Straße 車 é") == "Straße 車 é"
 
 
 def test_a_stray_video_among_images_changes_nothing(tmp_path, clip):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zlib
 
@@ -338,7 +339,22 @@ def test_a_submission_of_the_real_canvas(tmp_path, count):
     assert broken(found) == (["connected regions"] if count == 6 else [])
     assert all(r.ok for r in found.rules if r.name != "connected regions")
     assert found.pixels.shape == (1260, 2790, 3)
-    assert set(found.digests) == {"p.png", "m.png"}
+    assert {role: d["path"] for role, d in found.digests.items()} == {
+        "patch": str(tmp_path / "p.png"),
+        "mask": str(tmp_path / "m.png"),
+    }
+
+
+def test_digests_of_files_with_one_name(tmp_path):
+    files = {role: tmp_path / role / "truck.png" for role in ("patch", "mask")}
+    for role, shape in (("patch", (40, 60, 3)), ("mask", (40, 60))):
+        files[role].parent.mkdir()
+        Image.fromarray(np.full(shape, 255, np.uint8)).save(files[role])
+    found = read_submission(files["patch"], files["mask"], canvas=(60, 40)).digests
+    assert found == {
+        role: {"path": str(f), "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for role, f in files.items()
+    }
+    assert len({d["sha256"] for d in found.values()}) == 2
 
 
 def test_rules_that_void_and_rules_that_warn(tmp_path):

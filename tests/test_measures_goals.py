@@ -139,7 +139,7 @@ def test_ghosts_are_those_of_a_loop(seed):
 @given(st.integers(0, 10_000))
 def test_classes_kept_are_those_of_a_loop(seed):
     scenes, clean, changed = random_answers(np.random.default_rng(seed))
-    for classes in (None, (0, 2)):
+    for classes, same in ((None, ()), ((0, 2), ()), ((0, 1), (0, 1))):
         n = right = wrong = 0
         for s, c, d in zip(scenes, clean, changed, strict=True):
             true, labels = s.boxes.double().tolist(), s.labels.tolist()
@@ -151,12 +151,15 @@ def test_classes_kept_are_those_of_a_loop(seed):
                 if k in after:
                     right += 1
                     continue
-                wrong += any(
-                    z >= T and m != labels[k] and iou(b, t) >= 0.5 and iou(b, t) == max(iou(b, o) for o in true)
+                others = [
+                    m for i, (b, z, m) in enumerate(rows(d))
+                    if z >= T and m != labels[k] and iou(b, t) >= 0.5 and iou(b, t) == max(iou(b, o) for o in true)
                     and (i not in by or crowd[by[i]])
-                    for i, (b, z, m) in enumerate(rows(d))
-                )  # fmt: skip
-        e = class_kept(clean, changed, scenes, T, HOW, classes=classes)
+                ]  # fmt: skip
+                alike = [m in same and labels[k] in same for m in others]
+                right += any(alike)
+                wrong += bool(others) and not any(alike)
+        e = class_kept(clean, changed, scenes, T, HOW, classes=classes, same=same)
         assert [(x.k, x.n) for x in (e.right, e.wrong, e.lost)] == [(right, n), (wrong, n), (n - right - wrong, n)]
 
 

@@ -60,8 +60,8 @@ class Credentials:
         proxy_env: the environment variable with the proxy's URL.
 
     Attributes:
-        shown: the URL for reports and messages: scheme, host, port and path up to a ``;`` alone. variables: the names of the
-            environment variables that were read.
+        shown: the URL for reports and messages: scheme, host, port and path up to a ``;`` alone. variables: the names
+            of the environment variables that were read.
 
     Raises:
         ModelError: no URL; a variable that is not set, or holds what cannot be sent.
@@ -127,16 +127,19 @@ def _telling(url: str) -> set[str]:
     found = {user, f"{user}:{password}", parts.query, after}
     for part in (*re.split("[&;]", parts.query), *re.split("[;/]", after)):
         name, _, value = part.partition("=")
-        found |= {part, value or name}
+        found |= {part, part.rstrip("="), value if value.strip("=") else name}
     found |= {f(part) for part in found for f in (unquote, unquote_plus)}
     return {part for part in found if len(part) > _SHORT} | {password, unquote(password)} - {""}
 
 
 def address(url: str | None, url_env: str | None) -> str:
     """The URL itself, or that of the environment variable."""
-    if (url is None) == (url_env is None):
-        refuse("url", "one of url and url_env", "none" if url is None else "both", "give the address, or its variable")
-    return _read(url_env, "url_env").reveal() if url is None and url_env is not None else url  # type: ignore[return-value]
+    mend = "give the address or the name of its environment variable"
+    if url_env is None:
+        return url if url is not None else refuse("url", "url or url_env", "neither", mend)
+    if url is not None:
+        refuse("url", "url or url_env", "both", mend)
+    return _read(url_env, "url_env").reveal()
 
 
 def _read(variable: str, argument: str) -> Secret:

@@ -68,8 +68,8 @@ def read_areas_csv(path: Path, *, names: Sequence[str] = (), default_class: str 
         default_class: what the objects are where there is no column ``class``; the notes say so.
 
     Raises:
-        DataError: unreadable, another header, a cell that is no number, corners that are not convex and clockwise, a box
-            whose corners are not upper left and lower right, an object twice in a frame.
+        DataError: unreadable, another header, a cell that is no number, corners that are not convex and clockwise, a
+            box whose corners are not upper left and lower right, an object twice in a frame.
     """
     path = Path(path)
     subject = f"areas {printable(path.name)}"

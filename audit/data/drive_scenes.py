@@ -177,7 +177,7 @@ def _told(drive: _Drive, lost: int, clipped: int, missing: int) -> list[str]:
             if count:
                 notes.append(f"{drive.name}: {count} {what}")
     if missing:
-        notes.append(f"{drive.name}: {missing} frame(s) without a mask, though others have one: nothing hides areas there")
+        notes.append(f"{drive.name}: {missing} frame(s) have no mask though others do: nothing hides areas there")
     if lost:
         notes.append(f"{drive.name}: {lost} box(es) without area inside the frame are ignored")
     if clipped:

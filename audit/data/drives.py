@@ -81,7 +81,8 @@ def read_drives(
     - ``drive1.patched.mp4`` (a folder ``drive1.patched``): the same frames with a patch on, see ``find_areas``; it
       gives the areas of objects that have none;
     - ``drive1.hidden.png``, ``hidden.png`` for all, or ``drive1.hidden/`` with a picture per frame, named by its number
-      or as the frame is: white where something stands in front of the areas.
+      from 0 (where the frames' own names are numbers, by those) or as the frame is: white where something stands in
+      front of the areas.
 
     Frames that nothing is said of are left out; where nothing at all lies beside any of them, all frames are to be
     labelled by the model. A frame that does not decode is named in ``unreadable``. Where there is one video only, its

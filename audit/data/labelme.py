@@ -28,10 +28,11 @@ def read_labelme(folder: Path, *, names: Sequence[str] = (), default_class: str 
 
     A shape's label says what it is: ``area`` or ``area:truck`` is the area for the patch (a polygon of four points, or
     a rectangle), ``hidden`` a polygon of what stands in front, any other label the class of an object whose box is the
-    shape's bounding box. Polygons, rectangles and circles are read. A ``group_id`` tells one object from another through
-    the frames; without one its place among those of the frame does. An area belongs to the object with its ``group_id``, else to the smallest box that holds its
-    middle; an area alone is an object by itself. Corners are taken in the order in which they lie in the image, from
-    the upper left clockwise, since people start drawing anywhere; areas that are turned by more belong into a CSV file.
+    shape's bounding box. Polygons, rectangles and circles are read. An area belongs to the object with its
+    ``group_id``, else to the smallest box that holds its middle; an area alone is an object by itself. A ``group_id``
+    also tells an object from others through the frames; without one its place in the frame does. Corners are taken in
+    the order in which they lie in the image, from the upper left clockwise, since people start drawing anywhere; areas
+    that are turned by more belong into a CSV file.
 
     Args:
         names: file names of the frames: a JSON file belongs to the image with its stem. Without names the last number
@@ -108,10 +109,8 @@ def _targets(file: Path, shapes: list[_Shape], default_class: str) -> tuple[list
             areas[owner] = quad
             keys[owner] = key
     objects = [Target(areas.get(i), b, label, _name(key, keys.get(i))) for i, (label, key, b) in enumerate(boxes)]
-    found, count = [], itertools.count()
-    for target in objects + alone:
-        found.append(target if target.name else replace(target, name=f"#{next(count)}"))
-    return found, guessed
+    places = itertools.count()
+    return [t if t.name else replace(t, name=f"#{next(places)}") for t in objects + alone], guessed
 
 
 def _name(key: Any, of_area: Any) -> str:
@@ -158,10 +157,10 @@ def _shape(file: Path, shape: Any) -> _Shape:
         kind = str(shape.get("shape_type") or "polygon")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise _broken(file, "shapes with a label and points", f"one without ({e})") from e
+    if kind not in _KINDS:
+        raise _broken(file, f"shapes of the kinds {', '.join(_KINDS)}", f"{label} drawn as a {kind}"[:120])
     if points.ndim != 2 or points.shape[1:] != (2,) or len(points) < 2 or not np.isfinite(points).all():
         raise _broken(file, "shapes of at least two finite points", f"{printable(label)} with {points.tolist()}"[:120])
-    if kind not in _KINDS:
-        raise _broken(file, f"shapes that are a {', '.join(_KINDS)}", f"{printable(label)} drawn as a {kind}"[:120])
     if kind == "circle":
         points = _rim(file, label, points)
     return label, key, points
