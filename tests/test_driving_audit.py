@@ -123,7 +123,7 @@ def test_queries_stand_in_the_record_with_their_curve(whole):
         row = rows[f"DRV-QUERY/{name}"]
         assert row["access"] == "query"
         assert any(c["y_label"] == "success" for c in row["curves"])
-        assert row["details"]["queries"] <= 48 * 6
+        assert 0 < row["details"]["queries"] <= 5000
 
 
 def test_the_report_shows_tables_and_needs_no_network(whole):
