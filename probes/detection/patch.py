@@ -76,7 +76,8 @@ class Patch:
         return hashlib.sha256(f"{self.digest} {where}".encode()).hexdigest()
 
     def __repr__(self) -> str:
-        return f"Patch({self.name}; {self.placement})"
+        where = str(self.placement)
+        return f"Patch({self.name})" if where in self.name else f"Patch({self.name}; {where})"
 
     @cached_property
     def constraint(self) -> Constraint:

@@ -106,10 +106,10 @@ class UniversalPatch:
         steps = self.steps
         return {
             "probe": type(self).__name__,
-            "version": 2,
+            "version": 1,
             "objective": self.objective.spec(),
             "placement": self.placement.spec(),
-            "size": list(self.texels),
+            "size": self.size,
             "init": self._origin(),
             "steps": [steps.rule, steps.rate, steps.last, steps.momentum],
         } | ({} if self.ensemble is None else {"ensemble": self.ensemble.spec()})
