@@ -30,9 +30,10 @@ audit: $(VENV)/.audit
 	$(BIN)/python -c 'import json, sys; print("verdict:", json.load(open(sys.argv[1]))["verdict"])' $(REPORT)/report.json; \
 	echo "report:  $(REPORT)/report.html"
 
-# One thread for each worker: threads that spin for one another are slower than none.
+# One thread for each worker: threads that spin for one another are slower than none. A file stays on one worker, so that
+# what its tests share is made once.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
