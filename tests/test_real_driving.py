@@ -59,7 +59,6 @@ def test_a_trained_print_hides_vehicles_that_noise_does_not(tmp_path):
     assert noise >= 0.5, "occlusion alone hides few"
     assert trained <= noise / 2
     assert not [d["name"] for d in rows["DRV-SCENE-WB/combination"]["diagnostics"] if d["raised"]]
-    assert rows["DRV-CONSTRAINT"]["verdict"] == "pass"
     (grid,) = rows["DRV-TRANSFER"]["grids"]
     own = grid["values"][grid["rows"].index("other")][grid["columns"].index("other")]
     assert own <= grid["values"][grid["rows"].index("other")][0], "a print works best on the model it was made on"
