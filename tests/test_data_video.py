@@ -331,21 +331,25 @@ def test_a_stray_video_among_images_changes_nothing(tmp_path, clip):
     assert len(open_scenes(tmp_path / "clip.mp4")) == COUNT
 
 
-MEMORY = """
-import resource, sys
+MEMORY = r"""
+import re, sys
 from pathlib import Path
 import torch
 from audit.data import read_video
 from audit.execution import Execution
 torch.set_num_threads(1)
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():  # KiB of this program alone: getrusage's peak is inherited from the process that started it
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+base = peak()
 scenes = read_video(Path(sys.argv[1]))
 execution, sums = Execution(), []
 detector = lambda images: images.mean((1, 2, 3))
 for batch in execution.batches(scenes, 8):
     sums += detector(batch.images).tolist()
 assert len(sums) == 240 and len(set(sums)) > 100
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 2**20)
+print((peak() - base) / 2**20)
 """
 
 
@@ -355,4 +359,4 @@ def test_240_frames_of_1080p_stay_far_under_2_gib(tmp_path):
     done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 2, done.stdout
-    assert torch.cuda.is_available() or float(done.stdout) > 0.05  # it did decode something
+    assert float(done.stdout) > 0.05  # a peak that does not move would measure nothing
