@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import torch
 from torchvision.ops import box_iou
 
 from audit.cli import main
+from tests import mother
 from tests.planted import scenes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,7 +107,7 @@ def one_control(path: Path, folder: Path, id: str) -> dict:
     words = ["-m", "pytest", suite, "-p", "no:cacheprovider", "--audit-model", str(path), "--audit-control", id]
     words += ["--audit-report", str(folder / "out"), "--audit-cache", str(folder / "cache")]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    done = mother.run(words, cwd=ROOT, env=env)
     report = folder / "out" / "report.json"
     assert report.exists(), done.stdout + done.stderr
     (row,) = [c for c in json.loads(report.read_text())["controls"] if c["id"] == id]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -22,6 +20,7 @@ from audit.adapters import CenterHeatmap, opencv_detector, opencv_face_detector
 from audit.cli import main
 from audit.contracts import WhiteBoxDetector
 from audit.errors import ModelError
+from tests import mother
 from tests.test_adapters_examples import CPU, load, picture
 from tests.test_adapters_real import MADE, PATHS, photographs
 
@@ -268,7 +267,7 @@ def test_doctor_on_the_examples(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_a_control_on_real_faces(tmp_path):
-    words = [sys.executable, "-m", "pytest", str(ROOT / "suites" / "test_detection.py"), "-p", "no:cacheprovider"]
+    words = ["-m", "pytest", str(ROOT / "suites" / "test_detection.py"), "-p", "no:cacheprovider"]
     words += ["--audit-model", str(ROOT / "examples" / "opencv_dnn.py"), "--audit-control", "DET-CONTROL/noise"]
     words += [
         "--audit-report",
@@ -279,7 +278,7 @@ def test_a_control_on_real_faces(tmp_path):
         "cpu",
     ]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    done = mother.run(words, cwd=tmp_path, env=env)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     (row,) = [c for c in report["controls"] if c["id"] == "DET-CONTROL/noise"]
     assert report["subject"]["access"] == {"detector": "query"}, done.stdout + done.stderr

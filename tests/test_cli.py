@@ -16,6 +16,7 @@ from audit.checks import check
 from audit.cli import main
 from audit.cli.init import TEMPLATES
 from audit.subject import load
+from tests import mother
 from tests.models import SOUND, candidates, spoiled, write
 
 torch.set_num_threads(1)
@@ -24,18 +25,15 @@ ROOT = Path(__file__).resolve().parents[1]
 ALL = [(task, adapter) for task, adapters in TEMPLATES.items() for adapter in adapters]
 
 
-def typed(*words, cwd):
-    """A process of its own: (exit code, stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, "-m", "audit", *map(str, words)],
-        cwd=cwd,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(cwd), "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+def typed(*words, cwd, fresh=False):
+    """A process of its own: (exit code, stdout, stderr); ``fresh`` for one that shares no imports with the tests."""
+    env = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(cwd), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    command = ["-m", "audit", *map(str, words)]
+    if fresh:
+        kept = {"capture_output": True, "text": True, "timeout": 300, "stdin": subprocess.DEVNULL, "check": False}
+        done = subprocess.run([sys.executable, *command], cwd=cwd, env=env, **kept)
+    else:
+        done = mother.run(command, cwd=cwd, env=env)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -50,10 +48,10 @@ def one_sentence(stderr: str) -> str:
 
 @pytest.mark.slow
 def test_init_then_doctor_as_processes(tmp_path):
-    code, out, err = typed("init", "--adapter", "callable", cwd=tmp_path)
+    code, out, err = typed("init", "--adapter", "callable", cwd=tmp_path, fresh=True)
     assert (code, err) == (0, "")
     assert "python -m audit doctor mymodel.py" in out
-    code, out, err = typed("doctor", "mymodel.py", "--device", "cpu", cwd=tmp_path)
+    code, out, err = typed("doctor", "mymodel.py", "--device", "cpu", cwd=tmp_path, fresh=True)
     assert (code, err) == (0, "")
     for part in (
         "mymodel.py meets its contract on cpu",

@@ -12,7 +12,6 @@ import threading
 import av
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests import mother
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,11 +46,11 @@ def audit(folder: Path, kind: str, *args: str, imports: str = "from tests.plante
     """Exit code, report and output of the driving suite on a planted detector."""
     (folder / "profile.toml").write_text(PROFILE)
     (folder / "subject.py").write_text(MODEL.format(kind=kind, imports=imports))
-    words = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "-p", "no:cacheprovider"]
+    words = ["-m", "pytest", str(ROOT / "suites"), "-p", "no:cacheprovider"]
     words += ["--audit-model", str(folder / "subject.py"), "--audit-profile", str(folder / "profile.toml")]
     words += ["--audit-report", str(folder / "out"), "--audit-cache", str(folder / "cache"), *args]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+    done = mother.run(words, cwd=ROOT, env=env, timeout=900)
     path = folder / "out" / "report.json"
     report = json.loads(path.read_text()) if path.exists() else {"controls": []}
     return done.returncode, {c["id"]: c for c in report["controls"]}, done.stdout + done.stderr

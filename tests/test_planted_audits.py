@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import mother
 from tests.planted import model_file
 
 pytestmark = pytest.mark.slow
@@ -30,7 +29,7 @@ def audit(folder: Path, kind: str, *args: str) -> tuple[int, dict, str]:
     ]
     words += ["--audit-report", str(folder / "out"), "--audit-cache", str(folder / "cache"), *args]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+    done = mother.run(words, cwd=ROOT, env=env, timeout=900)
     path = folder / "out" / "report.json"
     return done.returncode, json.loads(path.read_text()) if path.exists() else {}, done.stdout + done.stderr
 

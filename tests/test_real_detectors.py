@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import mother
 from tests.kit import kit
 
 pytestmark = [pytest.mark.slow, pytest.mark.kit]
@@ -20,7 +19,7 @@ CONTROLS = ("DET-CLEAN", "DET-CONTROL/noise", "DET-CONTROL/grey")
 def audit(folder: Path, name: str, data: str, *controls: str) -> dict[str, dict]:
     """Control id -> row of the report, for a detector of ``tests.kit``; the exit code must be 1, 10 or 11."""
     (folder / "subject.py").write_text(f"from tests.kit import {name}\n\ndef model(device):\n    return {name}()\n")
-    words = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "-p", "no:cacheprovider"]
+    words = ["-m", "pytest", str(ROOT / "suites"), "-p", "no:cacheprovider"]
     words += ["--audit-model", str(folder / "subject.py"), "--audit-data", data, "--audit-report", str(folder / "out")]
     words += [
         "--audit-cache",
@@ -28,7 +27,7 @@ def audit(folder: Path, name: str, data: str, *controls: str) -> dict[str, dict]
         *(w for c in (*CONTROLS, *controls) for w in ("--audit-control", c)),
     ]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500)
+    done = mother.run(words, cwd=ROOT, env=env, timeout=1500)
     assert done.returncode in (1, 10, 11), done.stdout + done.stderr
     report = json.loads((folder / "out" / "report.json").read_text())
     return {c["id"]: c for c in report["controls"] if c["verdict"] != "not_run"}

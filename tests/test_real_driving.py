@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import mother
 from tests.kit import fastestdet, kit, yolox_nano
 
 pytestmark = [pytest.mark.slow, pytest.mark.kit]
@@ -42,14 +41,14 @@ def test_a_trained_print_hides_vehicles_that_noise_does_not(tmp_path):
         "DRV-PUBLISHED",
         "DRV-CONSTRAINT",
     ]
-    words = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "-p", "no:cacheprovider"]
+    words = ["-m", "pytest", str(ROOT / "suites"), "-p", "no:cacheprovider"]
     words += ["--audit-model", str(tmp_path / "subject.py"), "--audit-surrogates", str(tmp_path / "other.py")]
     words += ["--audit-profile", "driving", "--audit-data", str(kit("driving_apollo"))]
     words += ["--audit-patches", str(kit("patches_published", "yolov5_visdrone_vehicle"))]
     words += ["--audit-report", str(tmp_path / "out"), "--audit-cache", str(tmp_path / "cache")]
     words += [w for a in asked for w in ("--audit-control", a)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500)
+    done = mother.run(words, cwd=ROOT, env=env, timeout=1500)
     assert done.returncode in (1, 10, 11), done.stdout + done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     rows = {c["id"]: c for c in report["controls"] if c["verdict"] != "not_run"}
