@@ -114,7 +114,8 @@ class Alignment:
         target = torch.stack([x, y], -1)[None] - self.matrix[:, None, None, :, 2]
         source = torch.einsum("nij,nhwj->nhwi", inverse, target)
         size = source.new_tensor([self.photo[1] - 1, self.photo[0] - 1]).clamp(min=1)
-        return (2 * source / size - 1).float()
+        grid: Tensor = (2 * source / size - 1).float()
+        return grid
 
     @cached_property
     def _finer(self) -> int:
