@@ -97,7 +97,8 @@ class Alignment:
     @cached_property
     def scale(self) -> Tensor:
         """(N,) face px per photograph px."""
-        return torch.linalg.det(self.matrix[:, :, :2]).abs().sqrt()
+        area: Tensor = torch.linalg.det(self.matrix[:, :, :2]).abs()
+        return area.sqrt()
 
     @cached_property
     def _grid(self) -> Tensor | None:
