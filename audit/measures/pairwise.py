@@ -91,7 +91,7 @@ def attack_success(
     second: Sequence[str],
     resampling: Resampling,
 ) -> Estimate:
-    """Attack success rate: of the pairs that the model judged rightly before (``eligible``), those that it now does not.
+    """Attack success rate: of the pairs judged rightly before the attack (``eligible``), those that no longer are.
 
     Args:
         success, eligible: (P,) bool. first, second: who is in each pair; names that are not empty.
