@@ -6,7 +6,7 @@ are accepted as one person where it reaches ``cut``, the owner's threshold in th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -27,12 +27,14 @@ class Comparison:
     Attributes:
         model: a ``Recognizer`` or ``BlackBoxRecognizer``. white_box: whether gradients flow through its embeddings.
         digest: of the model file, for a surrogate; empty for the audited model.
+        calibrated: the score that takes the place of the owner's threshold, where one was found for a false match rate.
     """
 
     name: str
     model: Any
     white_box: bool
     digest: str = ""
+    calibrated: float | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -52,6 +54,8 @@ class Comparison:
     @property
     def cut(self) -> float:
         """The score from which two faces are one person."""
+        if self.calibrated is not None:
+            return self.calibrated
         t = float(self.model.threshold)
         return t if self.metric == "cosine" else -t
 
@@ -59,6 +63,10 @@ class Comparison:
     def embeds(self) -> bool:
         """Whether it shows embeddings; otherwise it only compares."""
         return callable(self.model)
+
+    def at(self, score: float) -> Comparison:
+        """The same recognizer, working at another score."""
+        return replace(self, calibrated=score)
 
     def align(self, landmarks: Tensor, photo: tuple[int, int]) -> Alignment:
         """Its alignment of photographs of size ``photo`` by their landmarks (N, 5, 2) px."""
