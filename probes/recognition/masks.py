@@ -30,7 +30,7 @@ AREA = 0.10
 AREAS = (0.02, 0.05, 0.10, 0.20)
 """The ladder of areas that a budget climbs."""
 
-_CHUNK = 64
+_CHUNK = 8
 _EIGHT = np.ones((3, 3), bool)
 
 
