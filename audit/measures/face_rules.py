@@ -40,18 +40,23 @@ class RuleCount:
     Attributes:
         regions: connected regions of changed pixels. area: px of an aligned 112 × 112 face. share: of its pixels, in
             [0, 1] for such a face. cm2: the area, where the rules say how large a pixel is.
-        sentences: one per rule broken.
+        broken: per rule broken its name ("regions", "area", "cm2") and a sentence.
     """
 
     regions: int
     area: float
     cm2: float | None
-    sentences: tuple[str, ...]
+    broken: tuple[tuple[str, str], ...]
 
     @property
     def ok(self) -> bool:
         """No rule is broken."""
-        return not self.sentences
+        return not self.broken
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One per rule broken."""
+        return tuple(text for _, text in self.broken)
 
     @property
     def share(self) -> float:
@@ -116,11 +121,11 @@ class FaceRules:
         cm2 = None if self.cm2 is None else area / self.px_per_cm**2
         said = []
         if found > self.regions:
-            said.append(f"{found} connected regions, at most {self.regions} are allowed")
+            said.append(("regions", f"{found} connected regions, at most {self.regions} are allowed"))
         if area > self.pixels * (1 + _ROUNDING):
-            said.append(f"an area of {_px(area)} px, at most {math.floor(self.pixels)} are allowed")
+            said.append(("area", f"an area of {_px(area)} px, at most {math.floor(self.pixels)} are allowed"))
         if cm2 is not None and self.cm2 is not None and cm2 > self.cm2 * (1 + _ROUNDING):
-            said.append(f"an area of {cm2:.1f} cm², at most {self.cm2:g} are allowed")
+            said.append(("cm2", f"an area of {cm2:.1f} cm², at most {self.cm2:g} are allowed"))
         return RuleCount(found, area, cm2, tuple(said))
 
     def violations(self, clean: Tensor, changed: Tensor, scales: Tensor | float = 1.0) -> list[str]:
