@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +22,7 @@ from audit.comparison import Comparison
 from audit.data.faces import Portraits
 from audit.errors import AuditError
 from audit.execution import Execution
+from audit.record import Diagnostic
 from probes.probe import Access, Progress
 from probes.recognition.ensemble import Aimed, Weights, require_white_box
 from probes.recognition.examples import Attacked, Examples
@@ -130,7 +131,7 @@ class FacePatch:
                              got=f"{tuple(start.shape)}", mend="give one picture per pair")  # fmt: skip
         images, masks = sources.images.clone(), torch.zeros(len(sources), *sources.size, dtype=torch.bool)
         courses, curves = [], []
-        parts = torch.arange(len(sources)).split(max(1, budget.batch))
+        parts = torch.split(torch.arange(len(sources)), max(1, budget.batch))
         for i, part in enumerate(parts):
             run = _Run.of(self, models, _only(attacked, part), execution, seed, None if start is None else start[part])
 
@@ -139,7 +140,7 @@ class FacePatch:
                     progress((i + done) / len(parts), f"patches {i * budget.batch + 1} to {len(sources)}")
 
             run.go(steps, report)
-            images[part], masks[part] = run.best_images.cpu(), run.masks.cpu()
+            images[part], masks[part] = run.images().cpu(), run.masks.cpu()
             courses.append(run.course())
             curves.append(torch.stack(run.curve) * len(part))
         course = Course.joined(courses) if courses else None
@@ -163,7 +164,7 @@ class FacePatch:
         execution: Execution,
         steps: int,
         seed: int,
-    ) -> Any:
+    ) -> Diagnostic:
         """A few of the pairs that held out, with a patch over the whole face."""
         rows = torch.nonzero(course.failed)[:UNBOUNDED_PAIRS, 0]
         whole = replace(self, mask=WHOLE, transforms=("mi",), order="fixed", enough=0.0)
@@ -174,12 +175,19 @@ class FacePatch:
 
 @dataclass(eq=False)
 class _Run:
-    """One batch on its way. All tensors of pairs are (N, ...) on the device; ``active`` are those still at work."""
+    """One batch of N pairs on its way; ``active`` are those still at work.
+
+    Attributes:
+        box: the part of the photographs that holds all masks; only there anything is computed beside the models.
+        content: (N, 3, h, w) of the box, in [0, 1]: the patches' start. best_images: of the box, uint8.
+        best, first, late: (N,) margins, as ``Course`` has them. zero, broken, taken: (N,) steps.
+    """
 
     probe: FacePatch
     aimed: Aimed
     clean: Tensor
     masks: Tensor
+    box: tuple[slice, slice]
     content: Tensor
     seed: int
     best_images: Tensor
@@ -207,29 +215,31 @@ class _Run:
         x = clean.float() / 255
         heat = _heat(aimed, x, seed, probe.weights) if probe.mask.searches else None
         masks = probe.mask.photo_masks(sources.landmarks, sources.size, heat).to(device)
-        content = _start(probe.start, x, attacked, seed) if start is None else start.to(x).clone()
+        content = _start(probe.start, x, attacked, seed) if start is None else start.to(x)
+        box = _box(masks)
         none = x.new_full((len(x),), -math.inf)
         count = torch.zeros(len(x), dtype=torch.int64, device=device)
         return cls(
-            probe, aimed, clean, masks, content, seed, clean.clone(), none, none.clone(), none.clone(),
-            count, count.clone(), count.clone(),
+            probe, aimed, clean, masks, box, content[:, :, *box].clone(), seed, clean[:, :, *box].clone(),
+            none, none.clone(), none.clone(), count, count.clone(), count.clone(),
         )  # fmt: skip
 
-    def go(self, steps: int, report: Any) -> None:
+    def go(self, steps: int, report: Callable[[float], None] | None) -> None:
         """All steps, and a look at where the last one led."""
         probe, pipeline = self.probe, self.probe.pipeline
         active = torch.arange(len(self.clean), device=self.clean.device)
-        aimed, clean, masks, content = self.aimed, self.clean, self.masks, self.content
+        aimed, content, x = self.aimed, self.content, self.clean.float() / 255
+        clean, masks = self.clean[:, :, *self.box], self.masks[:, *self.box]
         memory = torch.zeros_like(content)
         for step in range(steps + 1):
             seen = wear(clean, content, masks)
-            x = seen.float() / 255
+            x[:, :, *self.box] = seen.float() / 255
             stream = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
             now = pipeline.ordered(stream)
             margins = None
             if step < steps:
                 pull, margins = aimed.gradient(x, now, stream, probe.weights)
-                pull = self._usable(pull * masks[:, None], active)
+                pull = self._usable(pull[:, :, *self.box] * masks[:, None], active)
                 way, memory = now.direction(pull, memory)
                 rate = probe.rate * (probe.last + (1 - probe.last) * (1 + math.cos(math.pi * step / steps)) / 2)
                 content = (content + rate * way.sign()).clamp_(0, 1)
@@ -241,13 +251,19 @@ class _Run:
                     going = torch.nonzero(self.best[active] < probe.enough)[:, 0]
                     if len(going) < len(active):
                         active, aimed = active[going], aimed[going]
-                        clean, masks, content, memory = (t[going] for t in (clean, masks, content, memory))
+                        x, clean, masks, content, memory = (t[going] for t in (x, clean, masks, content, memory))
             self.curve.append(torch.stack([self.best.mean(), (self.best > 0).float().mean()]).cpu())
             if report is not None:
                 report((step + 1) / (steps + 1))
             if not len(active):
                 break
         self.curve += self.curve[-1:] * (steps + 1 - len(self.curve))
+
+    def images(self) -> Tensor:
+        """(N, 3, H, W) uint8: the best photograph of each pair."""
+        out = self.clean.clone()
+        out[:, :, *self.box] = self.best_images
+        return out
 
     def course(self) -> Course:
         """What the diagnostics ask for."""
@@ -266,11 +282,21 @@ class _Run:
 
     def _usable(self, pull: Tensor, active: Tensor) -> Tensor:
         """The gradient with what is not finite as zero; both are counted."""
-        finite = pull.isfinite().flatten(1).all(1)
+        size = pull.abs().flatten(1).sum(1)
+        finite = size.isfinite()
         self.broken[active] += (~finite).long()
-        self.zero[active] += (finite & ~(pull != 0).flatten(1).any(1)).long()
+        self.zero[active] += (size == 0).long()
         self.taken[active] += 1
-        return torch.where(finite[:, None, None, None], pull, torch.zeros_like(pull))
+        return pull if bool(finite.all()) else torch.where(finite[:, None, None, None], pull, 0.0)
+
+
+def _box(masks: Tensor) -> tuple[slice, slice]:
+    """The rows and columns that hold all masks (N, H, W)."""
+    out = []
+    for axis in (2, 1):
+        at = torch.nonzero(masks.any(axis).any(0))[:, 0]
+        out.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 1))
+    return out[0], out[1]
 
 
 def _only(attacked: Attacked, rows: Tensor) -> Attacked:

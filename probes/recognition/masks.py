@@ -95,7 +95,7 @@ class FaceMask:
         """
         del heat
         out = torch.zeros(len(landmarks), *photo, dtype=torch.bool)
-        for part in torch.arange(len(landmarks)).split(_CHUNK):
+        for part in torch.split(torch.arange(len(landmarks)), _CHUNK):
             at = landmarks[part].double().cpu()
             (top, left), grid, points = canonical(at, photo)
             near = _nearest(PARTS[self.name](grid, points), _most(at, photo, self.area))
@@ -243,7 +243,7 @@ class DrawnMask:
         """Bool (N, H, W): the drawing on each face, thinned from its edge where whole pixels make it too large."""
         del heat
         out = []
-        for at in landmarks.double().cpu().split(_CHUNK):
+        for at in torch.split(landmarks.double().cpu(), _CHUNK):
             seen = Alignment.by_landmarks(at, photo, (CHIP, CHIP)).to_photo(torch.from_numpy(self.drawn))
             depth = np.stack([ndimage.distance_transform_edt(np.pad(m, 1))[1:-1, 1:-1] for m in seen.numpy()])
             deepest = torch.from_numpy(-depth)

@@ -95,7 +95,7 @@ class OtherFace(PlainPatch):
     def content(self, attacked: Attacked, seed: int) -> Tensor:
         sources = attacked.sources
         donors, rows = _donors(attacked, seed)
-        out = [warped(donors[rows[part]], sources[part]) for part in torch.arange(len(sources)).split(64)]
+        out = [warped(donors[rows[part]], sources[part]) for part in torch.split(torch.arange(len(sources)), 64)]
         return torch.cat(out) if out else torch.zeros(0, 3, *sources.size)
 
 
