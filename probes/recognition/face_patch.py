@@ -156,6 +156,11 @@ class FacePatch:
             details={"steps": steps, "model calls per step": self.pipeline.copies * len(models)},
         )
 
+    def aim(self, aimed: Aimed, attacked: Attacked, masks: Tensor, seed: int) -> Aimed:
+        """What a batch of pairs is attacked through; attacks that ask for more than these models wrap it."""
+        del attacked, masks, seed
+        return aimed
+
     def _unbounded(
         self,
         models: Sequence[Comparison],
@@ -215,6 +220,7 @@ class _Run:
         x = clean.float() / 255
         heat = _heat(aimed, x, seed, probe.weights) if probe.mask.searches else None
         masks = probe.mask.photo_masks(sources.landmarks, sources.size, heat).to(device)
+        aimed = probe.aim(aimed, attacked, masks, seed)
         content = _start(probe.start, x, attacked, seed) if start is None else start.to(x)
         box = _box(masks)
         none = x.new_full((len(x),), -math.inf)
