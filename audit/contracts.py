@@ -157,7 +157,10 @@ class FaceGenerator(Protocol):
     Optional: ``directions`` (D, L), steps that change one attribute each; ``names``, what they change.
     """
 
-    latent: int
+    @property
+    def latent(self) -> int:
+        """Length of a code."""
+        ...
 
     def __call__(self, codes: Tensor) -> Tensor: ...
 
