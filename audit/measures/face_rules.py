@@ -125,7 +125,7 @@ class FaceRules:
         if area > self.pixels * (1 + _ROUNDING):
             said.append(("area", f"an area of {_px(area)} px, at most {math.floor(self.pixels)} are allowed"))
         if cm2 is not None and self.cm2 is not None and cm2 > self.cm2 * (1 + _ROUNDING):
-            said.append(("cm2", f"an area of {cm2:.1f} cm², at most {self.cm2:g} are allowed"))
+            said.append(("cm2", f"an area of {cm2:.4g} cm², at most {self.cm2:g} are allowed"))
         return RuleCount(found, area, cm2, tuple(said))
 
     def violations(self, clean: Tensor, changed: Tensor, scales: Tensor | float = 1.0) -> list[str]:
@@ -145,7 +145,7 @@ class FaceRules:
         joined = "" if self.connectivity == 8 else f" ({self.connectivity} neighbours)"
         text = f"at most {self.regions} connected regions{joined}"
         if self.area < 1:
-            text += f" of at most {self.area:.4g} of the aligned face"
+            text += f" of at most {100 * self.area:.4g} % of the aligned face"
         return text if self.cm2 is None else f"{text}, at most {self.cm2:g} cm² in all"
 
     def spec(self) -> dict[str, Any]:
