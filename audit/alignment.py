@@ -101,36 +101,39 @@ class Alignment:
         return area.sqrt()
 
     @cached_property
-    def _grid(self) -> Tensor | None:
-        """(N, h·s, w·s, 2) where grid_sample reads; ``None`` where faces are the photographs as they are."""
+    def _parts(self) -> list[tuple[Tensor, int, Tensor | None]]:
+        """(which photographs, s, where grid_sample reads them (n, h·s, w·s, 2)) for each s; s = 0: as they are.
+
+        What is read of one photograph must not depend on the others of its batch.
+        """
         eye = torch.eye(2, 3, dtype=torch.float64, device=self.matrix.device)
-        if self.photo == self.face and bool(((self.matrix - eye).abs().amax((1, 2)) < _SAME).all()):
-            return None
-        s = self._finer
+        finer = (1 / self.scale.clamp(min=1e-3)).round().clamp(min=1).long()
+        if self.photo == self.face:
+            finer[(self.matrix - eye).abs().amax((1, 2)) < _SAME] = 0
+        steps = sorted(set(finer.tolist()))
+        each = [(torch.nonzero(finer == s)[:, 0], s) for s in steps]
+        return [(at, s, self._grid(self.matrix[at], s) if s else None) for at, s in each]
+
+    def _grid(self, matrix: Tensor, s: int) -> Tensor:
+        """Each pixel of a face is s × s readings spread evenly: a photograph that shrinks must not alias."""
         h, w = self.face
-        # s × s readings spread evenly over each pixel of the face: a photograph that shrinks must not alias.
-        along = (torch.arange(max(h, w) * s, dtype=torch.float64, device=self.matrix.device) + 0.5) / s - 0.5
+        along = (torch.arange(max(h, w) * s, dtype=torch.float64, device=matrix.device) + 0.5) / s - 0.5
         y, x = torch.meshgrid(along[: h * s], along[: w * s], indexing="ij")
-        inverse = torch.linalg.inv(self.matrix[:, :, :2])
-        target = torch.stack([x, y], -1)[None] - self.matrix[:, None, None, :, 2]
+        inverse = torch.linalg.inv(matrix[:, :, :2])
+        target = torch.stack([x, y], -1)[None] - matrix[:, None, None, :, 2]
         source = torch.einsum("nij,nhwj->nhwi", inverse, target)
         size = source.new_tensor([self.photo[1] - 1, self.photo[0] - 1]).clamp(min=1)
         grid: Tensor = (2 * source / size - 1).float()
         return grid
 
-    @cached_property
-    def _finer(self) -> int:
-        return max(1, round(1 / max(float(self.scale.min()), 1e-3))) if len(self.matrix) else 1
-
     def faces(self, images: Tensor) -> Tensor:
         """(N, 3, h, w) of photographs (N, 3, H, W) in [0, 1]; what lies outside a photograph is black."""
         if tuple(images.shape[2:]) != self.photo or len(images) != len(self.matrix):
             raise ValueError(f"expected {len(self.matrix)} photographs of {self.photo}, got {tuple(images.shape)}")
-        if self._grid is None:
-            return images
-        grid = self._grid.to(images)
-        seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-        return seen if self._finer == 1 else F.avg_pool2d(seen, self._finer)
+        read = [_read(images if len(at) == len(images) else images[at], s, grid) for at, s, grid in self._parts]
+        if len(read) < 2:
+            return read[0] if read else images.new_zeros(0, 3, *self.face)
+        return torch.cat(read)[torch.cat([at for at, _, _ in self._parts]).argsort()]
 
     def to_photo(self, mask: Tensor) -> Tensor:
         """Bool (N, H, W): pixels of the photographs whose middle lies in the mask, (h, w) or (N, h, w) of the face."""
@@ -145,3 +148,10 @@ class Alignment:
         read = of[n, at[..., 1].clamp(0, self.face[0] - 1), at[..., 0].clamp(0, self.face[1] - 1)]
         out: Tensor = read & inside
         return out
+
+
+def _read(images: Tensor, s: int, grid: Tensor | None) -> Tensor:
+    if grid is None:
+        return images
+    seen = F.grid_sample(images, grid.to(images), mode="bilinear", padding_mode="zeros", align_corners=True)
+    return seen if s == 1 else F.avg_pool2d(seen, s)
