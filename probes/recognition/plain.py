@@ -18,7 +18,7 @@ from audit.errors import DataError
 from audit.execution import Execution
 from probes.probe import Access, Progress
 from probes.recognition.examples import Attacked, Examples
-from probes.recognition.face_patch import noise
+from probes.recognition.face_run import noise
 from probes.recognition.masks import FaceMask, Mask, wear
 
 

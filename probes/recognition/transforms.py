@@ -93,7 +93,8 @@ class SI:
     def __call__(self, faces: Tensor, copy: int, stream: torch.Generator) -> Tensor:
         """(N, 3, h, w) of (N, 3, h, w)."""
         del stream
-        return faces / 2.0 ** (copy % self.copies)
+        halvings = copy % self.copies
+        return faces / 2.0**halvings if halvings else faces
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,6 @@ class Pipeline:
     def copies(self) -> int:
         """Model calls per gradient."""
         return max((t.copies for t in self.inputs), default=1)
-
-    @property
-    def plain(self) -> bool:
-        """Whether copy 0 is what the model is judged on."""
-        return all(isinstance(t, SI) for t in self.inputs)
 
     def ordered(self, stream: torch.Generator) -> Pipeline:
         """As it acts at one step."""
