@@ -84,8 +84,8 @@ def read_pairs_csv(
 
 def looks_lfw(lines: Sequence[str]) -> bool:
     """Whether the first lines of a text file are those of LFW's pairs."""
-    first = [line.split() for line in lines[:3] if line.strip()]
-    return bool(first) and any(_is_pair(f) for f in first) and all(_is_pair(f) or _is_header(f) for f in first)
+    fields = [line.split() for line in lines if line.strip()]
+    return _is_pair(next((f for f in fields[:2] if not _is_header(f)), []))
 
 
 def _is_header(fields: Sequence[str]) -> bool:
