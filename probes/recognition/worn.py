@@ -42,13 +42,15 @@ _CHUNK = 32
 
 @dataclass(frozen=True, eq=False)
 class Wearing:
-    """N photographs and where the patch is worn in them.
+    """N photographs and where the patch is worn in them; all but the photographs within the box of all faces.
 
     Attributes:
-        clean: (N, 3, H, W) in [0, 1]. masks: (N, H, W) bool. faces: (N, H, W) bool, what an aligned face shows.
-        places: (N, H, W, 2) where each pixel lies in the aligned face, as shares of its side.
+        box: rows and columns that hold all aligned faces and all masks. clean: (N, 3, h, w) in [0, 1].
+        masks: (N, h, w) bool. faces: (N, h, w) bool, what an aligned face shows.
+        places: (N, h, w, 2) where each pixel lies in the aligned face, as shares of its side.
     """
 
+    box: tuple[slice, slice]
     clean: Tensor
     masks: Tensor
     faces: Tensor
@@ -59,14 +61,13 @@ class Wearing:
         """Of photographs (N, 3, H, W) in [0, 1] with landmarks (N, 5, 2) px; all on one device."""
         size = (int(clean.shape[2]), int(clean.shape[3]))
         at = Alignment.by_landmarks(landmarks.to(clean.device), size, (CHIP, CHIP))
-        y, x = torch.meshgrid(*(torch.arange(s, device=clean.device) for s in size), indexing="ij")
-        pixels = torch.stack([x, y, torch.ones_like(x)], -1).double()
-        places = torch.einsum("nij,hwj->nhwi", at.matrix, pixels) / CHIP
-        whole = torch.ones(CHIP, CHIP, dtype=torch.bool, device=clean.device)
-        return cls(clean, masks, at.to_photo(whole), places.float())
+        faces = at.to_photo(torch.ones(CHIP, CHIP, dtype=torch.bool, device=clean.device))
+        box = _box(faces | masks)
+        places = torch.einsum("nij,hwj->nhwi", at.matrix, _pixels(box, clean.device)) / CHIP
+        return cls(box, clean[:, :, *box], masks[:, *box], faces[:, *box], places.float())
 
     def __getitem__(self, index: Tensor) -> Wearing:
-        return Wearing(*(getattr(self, f.name)[index] for f in fields(self)))
+        return Wearing(self.box, self.clean[index], self.masks[index], self.faces[index], self.places[index])
 
     def seen(self, images: Tensor, draw: Draw) -> Tensor:
         """(N, 3, H, W) in [0, 1]: the patches of photographs that wear them, as the draw has them seen.
@@ -77,31 +78,30 @@ class Wearing:
         Args:
             images: (N, 3, H, W) in [0, 1], differentiable. draw: for one object in one image, applied to all.
         """
-        n = len(images)
-        draw = _for_all(draw, n)
+        draw = _for_all(draw, len(images))
         boxes = self._boxes()
         maps = homography(draw.quads(boxes), boxes)
+        part = images[:, :, *self.box]
         if bool(((maps - torch.eye(3).to(maps)).abs() > 1e-9).any()):
-            images = self._moved(images, maps)
+            part = self._moved(part, maps)
         image, y, x = self.faces.nonzero(as_tuple=True)
-        colours = images[image, :, y, x]
+        colours = part[image, :, y, x]
         lit = draw.light(colours, image, self.places[image, y, x])
         if lit is not colours:
-            images = images.index_put(
-                (image[:, None], torch.arange(3, device=image.device), y[:, None], x[:, None]), lit
-            )
-        height, width = images.shape[2:]
-        return draw.camera(images, (image * height + y) * width + x)
+            channels = torch.arange(3, device=image.device)
+            part = part.index_put((image[:, None], channels, y[:, None], x[:, None]), lit)
+        height, width = part.shape[2:]
+        out = images.clone()
+        out[:, :, *self.box] = draw.camera(part, (image * height + y) * width + x)
+        return out
 
-    def _moved(self, images: Tensor, maps: Tensor) -> Tensor:
+    def _moved(self, part: Tensor, maps: Tensor) -> Tensor:
         """The clean photographs with the patches of these ones at other places; maps (N, 3, 3): seen px to worn px."""
-        height, width = images.shape[2:]
-        y, x = torch.meshgrid(*(torch.arange(s, device=images.device) for s in (height, width)), indexing="ij")
-        pixels = torch.stack([x, y, torch.ones_like(x)], -1).double()
-        at = torch.einsum("nij,hwj->nhwi", maps, pixels)
+        height, width = part.shape[2:]
+        at = torch.einsum("nij,hwj->nhwi", maps, _pixels((slice(0, height), slice(0, width)), part.device))
         grid = unit_grid(at[..., :2] / at[..., 2:], (height, width))
-        cover = self.masks[:, None].to(images)
-        read = F.grid_sample(torch.cat([images * cover, cover], 1), grid, align_corners=True)
+        cover = self.masks[:, None].to(part)
+        read = F.grid_sample(torch.cat([part * cover, cover], 1), grid, align_corners=True)
         # Colours come multiplied by the share of the pixel that the patch covers.
         return self.clean * (1 - read[:, 3:]) + read[:, :3]
 
@@ -207,6 +207,18 @@ def _wearing(examples: Examples, attacked: Attacked, part: slice, draw: Draw) ->
     wearing = Wearing.of(clean, attacked.sources.landmarks[part], examples.masks[part])
     with torch.inference_mode():
         return wearing.seen(examples.images[part].float() / 255, draw)
+
+
+def _box(masks: Tensor) -> tuple[slice, slice]:
+    """The rows and columns that hold all masks (N, H, W); one of each where nothing is masked."""
+    used = [torch.nonzero(masks.any(0).any(axis))[:, 0].tolist() or [0] for axis in (1, 0)]
+    return slice(used[0][0], used[0][-1] + 1), slice(used[1][0], used[1][-1] + 1)
+
+
+def _pixels(box: tuple[slice, slice], device: torch.device) -> Tensor:
+    """(h, w, 3) float64: (x, y, 1) of each pixel of the box."""
+    y, x = torch.meshgrid(*(torch.arange(s.start, s.stop, device=device) for s in box), indexing="ij")
+    return torch.stack([x, y, torch.ones_like(x)], -1).double()
 
 
 def _for_all(draw: Draw, n: int) -> Draw:
