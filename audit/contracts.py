@@ -124,7 +124,11 @@ class ForgeryDetector(Protocol):
 
 @runtime_checkable
 class LivenessDetector(Protocol):
-    """A presentation-attack detector: faces to live scores (N,); live where the score is at least ``threshold``."""
+    """A presentation-attack detector: faces to live scores (N,); live where the score is at least ``threshold``.
+
+    It is given whole photographs, as the data has them (LFW's, or squares of six eye distances), and crops what it
+    wants. Optional: ``face_size`` (height, width), to which photographs are resized before.
+    """
 
     threshold: float
 

@@ -10,13 +10,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
-from audit.adapters import onnx_recognizer, recognizer
+from audit.adapters import onnx_recognizer, opencv_landmarker, recognizer
 from audit.comparison import Comparison
 from audit.contracts import Recognizer
 from audit.errors import ModelError
 from audit.tasks import access_of, conforms, find_task
 from tests.kit import kit, lfw_pairs, mobilefacenet
 from tests.test_adapters_examples import EXAMPLES, load
+from tests.test_adapters_opencv import yunet
 
 CPU = torch.device("cpu")
 GENERATOR = np.random.default_rng(5)
@@ -170,6 +171,23 @@ def test_the_onnx_example(tmp_path, monkeypatch):
     model = load("onnx_recognizer").model(CPU)
     assert model.threshold == 0.45
     torch.testing.assert_close(model(faces()), embedded(faces() * 2 - 1), atol=1e-4, rtol=1e-3)
+
+
+def test_a_yunet_finds_landmarks(tmp_path):
+    """Its fifth landmark lies at (cell + number) · stride; the most central of the faces counts."""
+    path = yunet(tmp_path / "yunet.onnx")
+    file = onnx.load(str(path))
+    offsets = np.arange(10, dtype=np.float32) / 10
+    for tensor in file.graph.initializer:
+        if tensor.name.startswith("kps_b"):
+            tensor.CopyFrom(numpy_helper.from_array(offsets, tensor.name))
+    onnx.save(file, str(path))
+    images = torch.zeros(3, 3, 128, 160)
+    images[0, 2, 64:96, 64:96] = images[0, 2, 0:32, 0:32] = images[1, 2, 32:64, 96:128] = 1
+    found = opencv_landmarker(path, score_threshold=0.95)(images)
+    for i, cell in ((0, (2, 2)), (1, (3, 1))):  # only the stride of 32 scores above 0.9
+        np.testing.assert_allclose(found[i], (np.array(cell) + offsets.reshape(5, 2)) * 32, atol=1e-3)
+    assert bool(found[2].isnan().all())
 
 
 @pytest.mark.kit
