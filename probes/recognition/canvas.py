@@ -58,6 +58,11 @@ class Canvas:
     def __len__(self) -> int:
         return len(self.clean)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) px of the photographs."""
+        return int(self.clean.shape[2]), int(self.clean.shape[3])
+
     def read(self, pictures: Tensor) -> Tensor:
         """(M, C) what the pixels in the masks see of aligned pictures (N, C, 112, 112)."""
         flat = pictures.movedim(1, -1).reshape(-1, pictures.shape[1])

@@ -63,7 +63,7 @@ class Eigenfaces:
         if len(chosen) < 2:
             raise DataError("background of the face generator", expected="at least two portraits",
                             got=str(len(chosen)), mend="give more people who are not attacked")  # fmt: skip
-        faces = aligned(portraits[sorted(chosen)]).flatten(1)
+        faces = aligned(portraits[chosen]).flatten(1)
         mean = faces.mean(0)
         off = faces - mean
         # Far fewer faces than pixels: the eigenvectors of the small matrix of inner products hold the large ones.
