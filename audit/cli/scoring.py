@@ -53,7 +53,7 @@ def subjects_of(paths: Sequence[str], task: str, device: Any) -> dict[str, Subje
             )
         check(subject)
         name = subject.name if subject.name not in found else str(path)
-        if name in found:
+        if any(s.path.resolve() == subject.path.resolve() for s in found.values()):
             raise AuditError("--model", expected="each file once", got=f"{path} twice", mend="leave one out")
         found[name] = subject
     return found

@@ -118,7 +118,8 @@ class FaceSubmission:
         face, broken = _face(data)
         if face is None:
             return Entry(number, broken, sha256=digest)
-        count = rules.count((face != clean).any(axis=2))
+        apart = face != clean
+        count = rules.count(apart[..., 0] | apart[..., 1] | apart[..., 2])  # any(axis=2) takes five times as long
         if not count.ok:
             return Entry(number, count.broken, count, digest)
         return Entry(number, (), count, digest, face, other)

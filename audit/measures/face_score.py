@@ -8,6 +8,7 @@ competition M = 3 and P = 3000. A pair that breaks a rule counts as not successf
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,7 +34,7 @@ PAIRS, MODELS = 3000, 3
 
 BATCH = 64
 _AHEAD = 4  # batches that are read and judged while the models work
-_READERS = 4
+_READERS = min(max(os.cpu_count() or 1, 2), 8)
 
 
 @dataclass(frozen=True, eq=False)
