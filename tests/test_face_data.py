@@ -345,15 +345,15 @@ def test_photographs_of_many_sizes_become_one(tmp_path):
 
 
 def test_a_photograph_shrinks_by_area(tmp_path):
-    path = draw(tmp_path / "x.png", 1, (600, 700))
+    path = draw(tmp_path / "x.png", 1, (850, 900))
     whole = np.asarray(Image.open(path)).astype(float)
-    expected = whole[40:552, 100:612].reshape(256, 2, 256, 2, 3).mean((1, 3))
-    found = framed(path, (600, 700), Frame(100, 40, 512))
+    expected = whole[40:808, 100:868].reshape(256, 3, 256, 3, 3).mean((1, 3))
+    found = framed(path, (850, 900), Frame(100, 40, 768))
     assert np.abs(found.permute(1, 2, 0).numpy() - expected).max() <= 0.51
-    outside = framed(path, (600, 700), Frame(500, -156, 512))
-    assert int(outside[:, :78].max()) == 0
+    outside = framed(path, (850, 900), Frame(600, -240, 768))
+    assert int(outside[:, :80].max()) == 0
     assert int(outside[:, :, 100:].max()) == 0
-    assert int(outside[:, 78:, :100].min()) > 0
+    assert int(outside[:, 80:, :100].min()) > 0
 
 
 @settings(max_examples=40, deadline=None)
