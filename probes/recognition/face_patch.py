@@ -142,7 +142,7 @@ class FacePatch:
         diagnostics = course.diagnostics() if course is not None else []
         if course is not None and bool(course.failed.any()) and self.mask != WHOLE:
             diagnostics.append(self._unbounded(models, attacked, course, execution, steps, seed))
-        mean = (torch.stack(curves).sum(0) / len(sources)).tolist() if curves else [[], []]
+        mean = (torch.stack(curves).sum(0) / len(sources)).T.tolist() if curves else [[], []]
         return Examples(
             images,
             masks,

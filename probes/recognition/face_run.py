@@ -111,7 +111,9 @@ class Run:
                     if len(going) < len(active):
                         active, aimed = active[going], aimed[going]
                         x, clean, masks, content, memory = (t[going] for t in (x, clean, masks, content, memory))
-            self.curve.append(torch.stack([self.best.mean(), (self.best > 0).float().mean()]).cpu())
+            known = self.best[self.best.isfinite()]
+            mean = known.mean() if len(known) else self.best.new_zeros(())
+            self.curve.append(torch.stack([mean, (self.best > 0).float().mean()]).cpu())
             if report is not None:
                 report((step + 1) / (steps + 1))
             if not len(active):
@@ -178,7 +180,7 @@ def _heat(aimed: Aimed, x: Tensor, seed: int, weights: Weights) -> Tensor:
     """(N, H, W): magnitude of the margin's gradient, averaged over the photograph and a few noisy copies of it."""
     total = torch.zeros_like(x[:, 0])
     for i in range(_LOOKS):
-        stream = generator("unbounded", seed, i)
+        stream = generator("heat", seed, i)
         shaken = x if i == 0 else (x + _SHAKE * torch.randn(x.shape[1:], generator=stream).to(x)).clamp(0, 1)
         pull, _ = aimed.gradient(shaken, Pipeline(()), stream, weights)
         total += pull.nan_to_num(0, 0, 0).abs().sum(1)

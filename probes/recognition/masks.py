@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, signal
 from torch import Tensor
-from torch.nn import functional as F
 
 from audit.alignment import CHIP, Alignment
 from audit.errors import AuditError
@@ -156,8 +155,9 @@ class FreeSearch:
         h, w = stamp.shape
         if pixels < 1 or h > photo[0] or w > photo[1]:
             return out
+        turned = stamp.flip((0, 1)).double().numpy()
         for _ in range(self.spots):
-            sums = F.conv2d(left[None, None], stamp.double()[None, None])[0, 0]
+            sums = signal.fftconvolve(left.numpy(), turned, mode="valid")
             y, x = divmod(int(sums.argmax()), sums.shape[1])
             out[y : y + h, x : x + w] |= stamp
             left[y : y + h, x : x + w][stamp] = 0

@@ -104,5 +104,5 @@ def _last(share: float) -> Diagnostic:
 
 
 def _mean(flags: Tensor) -> float:
-    value = float(flags.float().mean()) if len(flags) else 0.0
+    value = float(flags.double().mean()) if len(flags) else 0.0
     return value if math.isfinite(value) else 1.0
