@@ -184,6 +184,22 @@ def test_models_of_other_face_sizes_metrics_and_without_embeddings(tmp_path, cle
     assert found.scores["large"] == pytest.approx([1, 0.939, 0.707, 0], abs=0.01), "the same faces, only larger"
 
 
+@pytest.mark.parametrize(("threshold", "value", "taken"), [(0.7, 0.7, True), (0.1, 0.1, True), (0.7, 0.69999, False)])
+def test_the_threshold_itself_is_enough(tmp_path, clean, threshold, value, taken):
+    """A float32 of 0.7 is a little less than 0.7; the model's answer is its threshold all the same."""
+
+    class Says:
+        face_size = (112, 112)
+
+        def similarity(self, a, b):
+            return torch.full((len(a),), value)
+
+    says = Says()
+    says.threshold = threshold
+    found = scored(handed_in(tmp_path / "s", whole()), clean, {"m": says})
+    assert found.success["m"].tolist() == [taken] * 4
+
+
 def test_a_score_that_is_not_a_number_is_an_error(tmp_path, clean):
     class Nan(Corner):
         def __call__(self, faces):

@@ -115,7 +115,10 @@ def score_faces(
                 progress(len(entries) / n, f"{len(entries)} of {n} pairs")
     if waiting:
         ask()
-    success = {name: np.nan_to_num(s, nan=-np.inf) >= models[name].cut for name, s in scores.items()}
+    # in float32, as the models answer: 0.7 is no less than a threshold of 0.7
+    success = {
+        n: np.nan_to_num(s, nan=-np.inf).astype(np.float32) >= np.float32(models[n].cut) for n, s in scores.items()
+    }
     return FaceScore(tuple(entries), scores, success)
 
 
