@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -30,7 +31,7 @@ from probes.recognition.placing import chips, to_bytes
 from probes.recognition.texture import Wearers, parts
 
 Start = Literal["face", "noise", "grey"]
-CHECKS, CHECKED = 8, 24
+CHECKS, CHECKED = 6, 24
 """How often a texture is held against how many of the wearers that it is trained on; the best is kept."""
 
 
@@ -200,7 +201,7 @@ class _Training:
         touched = torch.zeros_like(begin, dtype=torch.bool)
         order = torch.empty(0, dtype=torch.int64)
         for step in range(steps + 1):
-            if step % max(1, steps // CHECKS) == 0 or step == steps:
+            if step % math.ceil(steps / CHECKS) == 0 or step == steps:
                 texture = to_bytes(descent.value)
                 missed, loss = self._check(texture, checked)
                 self._note(step, loss, 1 - missed)
@@ -319,7 +320,7 @@ def _next(people: Sequence[str], i: int) -> int:
 
 def _worst(found: list[list[Diagnostic]]) -> list[Diagnostic]:
     """Of several textures' diagnostics those that are raised, one of each name; else the first."""
-    names = {d.name: d for one in found for d in reversed(one)}
+    names = {d.name: d for one in reversed(found) for d in one}
     for one in found:
         names.update({d.name: d for d in one if d.raised})
     return list(names.values())

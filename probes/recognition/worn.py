@@ -13,6 +13,7 @@ from audit.alignment import CHIP, Alignment
 from probes.draws import Draw
 from probes.homography import homography
 from probes.physical import EOT
+from probes.probe import generator
 from probes.recognition.ensemble import Aimed, Weights
 from probes.recognition.examples import Attacked, Examples
 from probes.recognition.face_patch import FacePatch
@@ -90,10 +91,11 @@ class Wearing:
         if lit is not colours:
             channels = torch.arange(3, device=image.device)
             part = part.index_put((image[:, None], channels, y[:, None], x[:, None]), lit)
-        height, width = part.shape[2:]
         out = images.clone()
-        out[:, :, *self.box] = draw.camera(part, (image * height + y) * width + x)
-        return out
+        out[:, :, *self.box] = part
+        # The camera's noise and blocks have their places in the photograph, not in the box.
+        height, width = images.shape[2:]
+        return draw.camera(out, (image * height + y + self.box[0].start) * width + x + self.box[1].start)
 
     def _moved(self, part: Tensor, maps: Tensor) -> Tensor:
         """The clean photographs with the patches of these ones at other places; maps (N, 3, 3): seen px to worn px."""
@@ -133,7 +135,7 @@ class WornAimed(Aimed):
 
     def margins(self, images: Tensor) -> Tensor:
         """(K, N) mean over the looks that judge."""
-        stream = torch.Generator().manual_seed(self.seed)
+        stream = generator("worn patch, judged", self.seed)
         with torch.inference_mode():
             looks = [self.wearing.seen(images, self.eot.draw(stream, 1, 1)) for _ in range(JUDGED)]
         return torch.stack([super(WornAimed, self).margins(look) for look in looks]).mean(0)
@@ -177,9 +179,7 @@ class WornPatch(FacePatch):
     def aim(self, aimed: Aimed, attacked: Attacked, masks: Tensor, seed: int) -> Aimed:
         clean = attacked.sources.images.to(masks.device).float() / 255
         inner = {f.name: getattr(aimed, f.name) for f in fields(Aimed)}
-        return WornAimed(
-            **inner, wearing=Wearing.of(clean, attacked.sources.landmarks, masks), eot=self.eot, seed=_salted(seed, 1)
-        )
+        return WornAimed(**inner, wearing=Wearing.of(clean, attacked.sources.landmarks, masks), eot=self.eot, seed=seed)
 
 
 def worn_looks(
@@ -189,7 +189,7 @@ def worn_looks(
 
     Their photographs are no proposals under the rules: light and camera change the whole face. Details: ``draw``.
     """
-    stream = torch.Generator().manual_seed(_salted(seed, 2))
+    stream = generator("worn looks", seed)
     out = {}
     for look in range(n):
         draw = eot.draw(stream, 1, 1)
@@ -227,8 +227,3 @@ def _for_all(draw: Draw, n: int) -> Draw:
     return Draw(**{
         name: v if v is None or name in _ALL_OF_IT else v.expand(n, *v.shape[1:]) for name, v in values.items()
     })  # fmt: skip
-
-
-def _salted(seed: int, salt: int) -> int:
-    """A stream of its own: looks that judge are not those that train."""
-    return (seed * 1_000_003 + salt) * 1_000_003 + 17
