@@ -136,7 +136,8 @@ def built_in(background: Portraits, device: torch.device) -> Eigenfaces:
 def drawer(generator: FaceGenerator, device: torch.device) -> Callable[[Tensor], Tensor]:
     """A generator held to its contract: (N, L) codes to (N, 3, 112, 112) in [0, 1], whatever size it draws.
 
-    It is asked once for two faces; its pictures are brought to 112 × 112 by an antialiased bilinear sample.
+    It is asked once for two faces, of the mean code and of a random one. Its pictures are brought to 112 × 112 by an
+    antialiased bilinear sample.
 
     Raises:
         ModelError: no length of codes, a wrong shape or range, values not finite, no gradient, or bad directions.
@@ -145,7 +146,8 @@ def drawer(generator: FaceGenerator, device: torch.device) -> Callable[[Tensor],
     if not isinstance(latent, int) or latent < 1:
         raise ModelError("face generator", expected="`latent`, the length of its codes, at least 1", got=repr(latent),
                          mend="add it")  # fmt: skip
-    codes = torch.zeros(2, latent, device=device, requires_grad=True)
+    one = torch.randn(1, latent, generator=torch.Generator().manual_seed(0))
+    codes = torch.cat([torch.zeros(1, latent), one]).to(device).requires_grad_()
     drawn: Any = generator(codes)
     if not isinstance(drawn, Tensor) or drawn.ndim != 4 or tuple(drawn.shape[:2]) != (2, 3):
         got = f"shape {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else type(drawn).__name__
