@@ -85,7 +85,8 @@ def test_a_mixed_submission_against_an_independent_scoring(tmp_path, batch):
     clean = originals(tmp_path / "o", 14, space=True)
     files = {f"{i:04d}.png": png_bytes(attacked(i, rows=30 - i)) for i in range(1, 15)}
     six = attacked(1)
-    six[50:100:9, 60:70] ^= 1
+    six[50:77:9, 60:70, 2] ^= 1  # three regions in blue alone, three in green alone, and the corner
+    six[77:100:9, 60:70, 1] ^= 1
     wide = face((0, 200, 0), 2)
     wide[:42, :30] = 201, 1, 2  # 1260 px
     files["0001.png"], files["0002.png"] = png_bytes(six), png_bytes(wide)
@@ -150,7 +151,8 @@ def test_sixteen_bits_and_interlacing(tmp_path, clean):
 
 def test_a_wrong_checksum_is_void(tmp_path, clean):
     data = bytearray(whole()["0002.png"])
-    data[data.index(b"IDAT") + 4000] ^= 1
+    assert data.count(b"IDAT") == 1
+    data[-14] ^= 1  # of the checksum alone: the pixels decode
     found = scored(handed_in(tmp_path / "s", whole() | {"0002.png": bytes(data)}), clean, {"m": Corner()})
     assert [rule for rule, _ in found.entries[1].broken] == ["PNG"]
     assert found.score == 3 / 4
