@@ -8,7 +8,8 @@ x ⊙ (1 − M) + p ⊙ M is built inside, and answers with the logits (0, margi
 direction of our margin. It runs with eps = 1, momentum 1 as ours, and the step size that is best for it of those
 given. Its TI-FGSM also draws input diversity, as it ships; so does ours then. Both results are rounded to 8 bits and
 judged by the same re-query. The sides take turns, each in a process of its own, and the median of the rounds is taken;
-time is that of the process, which on one thread is what the clock says on a machine that does nothing else. Exits 1 where a target is missed: success at least equal, time per step at most 1.0 of theirs.
+time is that of the process, which on one thread is what the clock says on a machine that does nothing else.
+Exits 1 where a target is missed: success at least equal, time per step at most 1.0 of theirs.
 """
 
 from __future__ import annotations
