@@ -92,6 +92,7 @@ def test_options_and_specification():
         LivingPatch(mask=MASK, liveness=Reddish(), weight=0.0)
     one, other = (LivingPatch(mask=MASK, liveness=Reddish(t)).spec() for t in (0.0, 1.0))
     assert one != other
+    assert LivingPatch(MASK, liveness=Reddish()).spec() == one
     assert one["probe"] != FacePatch(mask=MASK).spec()["probe"]
 
 

@@ -121,4 +121,6 @@ def test_the_conditions_are_part_of_what_determines_it():
     one, other = WornPatch(mask=FaceMask("nose")), WornPatch(mask=FaceMask("nose"), eot=EOT.only(noise=0.1))
     assert one.spec()["eot"] == WORN.spec()
     assert one.spec() != other.spec()
+    assert WornPatch(FaceMask("nose")).spec() == one.spec()
+    assert repr(one) == "nose 10% mi worn"
     assert one.spec()["probe"] != FacePatch(mask=FaceMask("nose")).spec()["probe"]

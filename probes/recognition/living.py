@@ -15,6 +15,7 @@ from audit.errors import AuditError, ModelError
 from probes.recognition.ensemble import Aimed, Weights
 from probes.recognition.examples import Attacked
 from probes.recognition.face_patch import FacePatch
+from probes.recognition.masks import FaceMask, Mask
 from probes.recognition.transforms import Pipeline
 
 SLACK = 0.1
@@ -78,7 +79,7 @@ class LivingAimed(Aimed):
         return inside / size.clamp(min=1e-30)[:, None, None, None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LivingPatch(FacePatch):
     """A patch per pair that is to win over the recognizer while a liveness detector still calls the face alive.
 
@@ -92,6 +93,7 @@ class LivingPatch(FacePatch):
         AuditError: a weight that is not above 0, beside what ``FacePatch`` raises.
     """
 
+    mask: Mask = field(default_factory=FaceMask, kw_only=False)
     liveness: LivenessDetector
     weight: float = 1.0
 

@@ -17,6 +17,7 @@ from probes.probe import generator
 from probes.recognition.ensemble import Aimed, Weights
 from probes.recognition.examples import Attacked, Examples
 from probes.recognition.face_patch import FacePatch
+from probes.recognition.masks import FaceMask, Mask
 from probes.recognition.placing import to_bytes, unit_grid
 from probes.recognition.transforms import Pipeline
 
@@ -152,7 +153,7 @@ class WornAimed(Aimed):
         return back, None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class WornPatch(FacePatch):
     """A patch per pair by gradients through the conditions under which it is worn (EOT; Athalye et al. 2018).
 
@@ -161,12 +162,16 @@ class WornPatch(FacePatch):
             best mean margin over ``JUDGED`` draws of its own.
     """
 
+    mask: Mask = field(default_factory=FaceMask, kw_only=False)
     eot: EOT = WORN
 
     goal: ClassVar[str] = "somebody who really wears a patch is taken for another, or no longer for themselves"
     threat: ClassVar[str] = (
         "Somebody who has the recognizer, prints a patch and wears it: pose, light, camera and how it is put on vary."
     )
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()} worn"
 
     @property
     def name(self) -> str:
