@@ -18,10 +18,11 @@ from audit.data.faces import FacePairs, Portraits
 from audit.errors import DataError, ModelError
 from audit.examples import Attacked, Goal
 from audit.face_surrogates import face_surrogates
+from audit.landmarks import LandmarkCache
 from audit.measures.intervals import Resampling
 from audit.measures.pairwise import people_of
 from audit.measures.verification import ScoredPairs, accuracy, cut_at
-from audit.record import Data, Precondition, Unreadable
+from audit.record import Data, Precondition, Unreadable, digest
 from audit.state import frozen
 
 if TYPE_CHECKING:
@@ -44,8 +45,12 @@ class FaceAudit:
         session, subject = self.session, self.session.subject
         if session.options.data is not None:
             landmarker = None if subject.landmarks_fn is None else subject.landmarks_fn()
+            key = digest([[f.sha256 for f in subject.files], session.state_before])
+            cache = LandmarkCache(session.artifacts.root / "landmarks", key)
             with frozen(subject.modules):
-                return datasets.open_faces(session.options.data, landmarker=landmarker)
+                return datasets.open_faces(
+                    session.options.data, landmarker=landmarker, cache=cache, device=session.execution.device
+                )
         if subject.data_fn is None:
             raise DataError(
                 "--audit-data",

@@ -31,7 +31,8 @@ HARDEN = (
     "and require all of them to agree, and put a liveness and occlusion check before the comparison."
 )
 PLAIN = {"noise": NoiseFace, "grey": GreyFace, "other-face": OtherFace}
-STRONG = ("mi",)
+ENOUGH = 0.05
+"""Margin beyond the threshold at which a white-box attack rests: what it wins is won."""
 MIXTURE = ("mi", "ti", "di", "si", "s2i")
 GOALS = {"impersonate": "impersonate", "dodge": "dodge"}
 JUDGED_AREA = 0.05
@@ -61,7 +62,7 @@ def beside(craft_faces, where):
 
 def by_access(recognizer, where):
     """The strongest attack that the recognizer's access allows: through gradients, or by queries."""
-    return FacePatch(where, transforms=STRONG) if recognizer.white_box else QueryFace(where)
+    return FacePatch(mask=where, enough=ENOUGH) if recognizer.white_box else QueryFace(where)
 
 
 @control(
@@ -151,7 +152,7 @@ def test_dodging(variant, recognizer, craft_faces, area, beside, verify):
     task="recognizer",
 )
 def test_transfer(variant, recognizer, craft_faces, face_surrogates, where, beside, verify):
-    probe = FacePatch(where, transforms=MIXTURE, order="random", weights="dynamic")
+    probe = FacePatch(mask=where, transforms=MIXTURE, order="random", weights="dynamic")
     made = {name: craft_faces(probe, variant, {name: s}, label=name) for name, s in face_surrogates.items()}
     models = {recognizer.name: recognizer} | face_surrogates
     able = {n: m for n, m in models.items() if m.white_box}
@@ -239,7 +240,7 @@ def test_latent_patch(variant, recognizer, craft_faces, face_surrogates, generat
         f"{start}, {name}": craft_faces(probe, variant, {name: s}, label=f"{start}, {name}")
         for name, s in face_surrogates.items()
         for start, probe in {
-            "from noise": FacePatch(where, transforms=MIXTURE, order="random", start="noise"),
+            "from noise": FacePatch(mask=where, transforms=MIXTURE, order="random", start="noise"),
             "from the latent space": LatentStart(where, generator=generator, transforms=MIXTURE),
         }.items()
     }
@@ -324,7 +325,7 @@ def test_search(variant, recognizer, craft_faces, where, verify):
     task="recognizer",
 )
 def test_patch_that_lives(white_recognizer, craft_faces, liveness, where, verify):
-    plain = FacePatch(where, transforms=STRONG)
+    plain = FacePatch(mask=where, enough=ENOUGH)
     made = {
         "patch for the recognizer": craft_faces(plain, "impersonate", told=False),
         "patch for both": craft_faces(LivingPatch(where, liveness=liveness), "impersonate"),

@@ -171,7 +171,7 @@ class AttributePatch:
             if step == steps:
                 kept.see(images, aimed.margins(images.detach()), 1.0)
             else:
-                stream = torch.Generator().manual_seed(seed * 1_000_003 + step)
+                stream = generator("attributes", seed, step)
                 pull, margins = aimed.gradient(images, Pipeline(()), stream, self.weights)
                 assert margins is not None
                 kept.see(images, margins, step / steps)

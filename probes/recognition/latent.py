@@ -187,7 +187,7 @@ class LatentPatch:
             w = codes.detach().requires_grad_()
             with torch.enable_grad():
                 images = canvas.paint(canvas.read(draw(w)))
-            stream = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            stream = generator("latent", seed, step)
             margins = None
             if step < steps:
                 now = self.pipeline.ordered(stream)
