@@ -1,14 +1,15 @@
 """Our face patch beside torchattacks' MI-, DI-, TI- and SI-NI-FGSM: success rate, and time per step.
 
-    python benchmarks/bench_versus_torchattacks.py [--pairs 16] [--steps 15] [--rounds 2] [--json FILE]  (extra: bench)
+    python benchmarks/bench_versus_torchattacks.py [--pairs 16] [--steps 20] [--rounds 2] [--json FILE]  (extra: bench)
 
 Both attack the kit's MobileFaceNet on the same aligned faces of LFW (pairs of different people) within the same mask
 of ten per cent, with as many steps. torchattacks knows neither masks nor verification: its model is wrapped so that
 x ⊙ (1 − M) + p ⊙ M is built inside, and answers with the logits (0, margin), so that its targeted cross-entropy has the
 direction of our margin. It runs with eps = 1, momentum 1 as ours, and the step size that is best for it of those
-given. Its TI-FGSM also draws input diversity, as it ships, and its kernel has σ = 2.3 px; so does ours then. Both results are rounded to 8 bits and
-judged by the same re-query. The sides take turns, each in a process of its own, and the median of the rounds is taken;
-time is that of the process, which on one thread is what the clock says on a machine that does nothing else.
+given. Its TI-FGSM also draws input diversity, as it ships, and its kernel has σ = 2.3 px; so does ours then. Both
+results are rounded to 8 bits and judged by the same re-query. The sides take turns, each in a process of its own, and
+the median of the rounds is taken; time is that of the process, which on one thread is what the clock says on a machine
+that does nothing else.
 Exits 1 where a target is missed: success at least equal, time per step at most 1.0 of theirs.
 """
 
@@ -156,7 +157,7 @@ def summary(rounds: list[tuple[dict, dict]], kind: str) -> dict:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--pairs", type=int, default=16)
-    options.add_argument("--steps", type=int, default=15)
+    options.add_argument("--steps", type=int, default=20)
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--alphas", type=float, nargs="+", default=[0.03, 0.1])
