@@ -47,9 +47,9 @@ class CraftFaces(Protocol):
     """Attacks the held-out pairs with a probe.
 
     Args:
-        goal: ``impersonate`` or ``dodge``. models: what the attacker holds or asks; if not given, the
-        audited recognizer. told: whether the control's record tells of the attack's access and health. label: put before the names of its
-        diagnostics, where a control judges several attacks.
+        goal: ``impersonate`` or ``dodge``. models: what the attacker holds or asks; the audited recognizer by default.
+        told: whether the control's record tells of the attack's access and health. label: put before the names of
+            its diagnostics, where a control judges several attacks.
     """
 
     def __call__(

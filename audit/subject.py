@@ -35,8 +35,8 @@ class Subject:
         tasks: task -> contract object, task one of ``audit.contracts.TASKS``.
         access: task -> ``white-box`` or ``query``, what the object offers to an attacker.
         files: the model file, modules beside it that it imported, and the weight files that its adapters name.
-        declared: the owner's own clean performance in [0, 1], ``recall`` and ``precision`` of a detector, ``accuracy`` of
-            a recognizer over genuine and impostor pairs alike; empty where not given.
+        declared: the owner's own clean performance in [0, 1], ``recall`` and ``precision`` of a detector, ``accuracy``
+            of a recognizer over genuine and impostor pairs alike; empty where not given.
         modules: every torch module that the objects stand on.
         surrogates_fn: ``surrogates(device)`` of the file, giving name -> contract object. generator_fn: its
         ``generator(device)``. landmarks_fn: its ``landmarks(device)``. data_fn: its ``data(root)``. ``None`` where the

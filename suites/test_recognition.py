@@ -7,20 +7,20 @@ rows R1 to R8 and L5. Every attacked pair is one that the recognizer decides rig
 from __future__ import annotations
 
 import pytest
-from probes.recognition.attributes import AttributePatch
-from probes.recognition.face_patch import FacePatch
-from probes.recognition.living import LivingPatch, live_scores
-from probes.recognition.makeup import MakeupPatch
-from probes.recognition.plain import GreyFace, NoiseFace, OtherFace
-from probes.recognition.universal_face import UniversalFace
-from probes.recognition.worn import WornPatch, worn_looks
 
 from audit.control import control
 from audit.stash import Inapplicable
+from probes.recognition.attributes import AttributePatch
 from probes.recognition.decisions import DecisionFace
+from probes.recognition.face_patch import FacePatch
 from probes.recognition.latent import LatentStart
+from probes.recognition.living import LivingPatch, live_scores
+from probes.recognition.makeup import MakeupPatch
 from probes.recognition.masks import AREAS, FaceMask, FreeSearch
+from probes.recognition.plain import GreyFace, NoiseFace, OtherFace
 from probes.recognition.query import QueryFace
+from probes.recognition.universal_face import UniversalFace
+from probes.recognition.worn import WornPatch, worn_looks
 
 WORN = "Somebody who wears a patch on a tenth of the face"
 REFS = ["000 §4.1", "NISTAML.022", "AML.T0043.000", "AML.CS0012", "EU-AIA-15(5)"]
