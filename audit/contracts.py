@@ -85,6 +85,11 @@ class Recognizer(Protocol):
 
     ``face_size`` is (height, width); two faces are the same person where their cosine similarity is at least
     ``threshold``.
+
+    Optional: ``metric``, ``"cosine"`` (the default) or ``"euclidean"``, where two faces are the same person if their
+    embeddings, as they are, lie at most ``threshold`` apart; ``template``, (5, 2) (x, y) px in a face of ``face_size``
+    where its alignment puts left eye, right eye, nose and the corners of the mouth as the viewer sees them, by default
+    the usual ones (``audit.alignment.ARCFACE``).
     """
 
     face_size: tuple[int, int]
@@ -119,7 +124,11 @@ class ForgeryDetector(Protocol):
 
 @runtime_checkable
 class LivenessDetector(Protocol):
-    """A presentation-attack detector: faces to live scores (N,); live where the score is at least ``threshold``."""
+    """A presentation-attack detector: faces to live scores (N,); live where the score is at least ``threshold``.
+
+    It is given whole photographs, as the data has them (LFW's, or squares of six eye distances), and crops what it
+    wants. Optional: ``face_size`` (height, width), to which photographs are resized before.
+    """
 
     threshold: float
 
@@ -135,6 +144,29 @@ class Classifier(Protocol):
 
 TASKS = ("detector", "recognizer", "forgery", "liveness", "classifier")
 """The tasks, as they are named in a model file's dict and in the report."""
+
+
+class Landmarker(Protocol):
+    """Finds five landmarks: photographs (N, 3, H, W) to (N, 5, 2) px (x, y), NaN where there is no face.
+
+    In the viewer's order: left eye, right eye, nose, left and right corner of the mouth, of the most central face.
+    """
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class FaceGenerator(Protocol):
+    """Draws faces from latent codes: (N, L) to (N, 3, H, W) in [0, 1], aligned as ``audit.alignment.ARCFACE`` has it.
+
+    Optional: ``directions`` (D, L), steps that change one attribute each; ``names``, what they change.
+    """
+
+    @property
+    def latent(self) -> int:
+        """Length of a code."""
+        ...
+
+    def __call__(self, codes: Tensor) -> Tensor: ...
 
 
 class Constraint(Protocol):

@@ -12,7 +12,7 @@ from audit.errors import AuditError
 HELP = {
     "model": "model file with `def model(device)` (also --model)",
     "data": "data to audit on: a file or folder in a known format, optionally FORMAT:PATH",
-    "profile": "limits and budgets: a built-in name or a TOML file",
+    "profile": "limits and budgets: a built-in name or a TOML file; by default the one for the model's task",
     "budget": "smoke, standard or certify",
     "device": "auto, cpu, cuda, cuda:0 …",
     "precision": "float32, bfloat16 or float16",
@@ -35,7 +35,7 @@ class Options:
 
     model: str | None = None
     data: str | None = None
-    profile: str = "detection"
+    profile: str = ""
     budget: str = "smoke"
     device: str = "auto"
     precision: str = "float32"

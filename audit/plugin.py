@@ -38,13 +38,14 @@ def _add_model(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not getattr(config.option, "audit_model", None) or config.option.help or config.option.version:
         return
-    from audit import fixtures, hooks
+    from audit import face_fixtures, fixtures, hooks
 
     try:
         hooks.begin(config, effective(config))
     except AuditError as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(fixtures, "assay-fixtures")
+    config.pluginmanager.register(face_fixtures, "assay-face-fixtures")
     config.pluginmanager.register(hooks, "assay-hooks")
 
 

@@ -21,6 +21,7 @@ class DataTable(_Table):
     """``[data]``: what is measured on.
 
     Attributes:
+        kind: ``scenes``, images with boxes, for detectors; ``faces``, pairs of photographs, for recognizers.
         craft_share: share of the groups that probes craft on. min_side: smaller objects (shorter side, px) are ignored.
         targets: classes under attack; all that model and data share where not given. delta: the strict score threshold
             beside the owner's. match_iou: overlap from which a detection counts as the object.
@@ -29,8 +30,12 @@ class DataTable(_Table):
         patch_share, patch_aspect, patch_at: a scene patch where the data names no areas: its area over the object's
             box, its width over its height, its centre as shares of the box. patch_light: match the light of the place.
         self_label_confidence: score from which the model's own clean detections serve as labels.
+        operating_fmr: the false match rate at which a recognizer works; its threshold is then found on the craft side
+            of the split, and the owner's is not used.
+        regions, area: what an attacker of a recognizer may change: connected regions, and share of the aligned face.
     """
 
+    kind: Literal["scenes", "faces"] = "scenes"
     craft_share: Between = 0.5
     min_side: Annotated[float, Field(ge=1)] = 32.0
     targets: list[str] | None = None
@@ -42,6 +47,9 @@ class DataTable(_Table):
     patch_at: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.5, 0.5]
     patch_light: bool = False
     self_label_confidence: Between = 0.8
+    operating_fmr: Between | None = None
+    regions: Annotated[int, Field(ge=1)] = 5
+    area: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
 class BudgetTable(_Table):
@@ -74,10 +82,12 @@ class PreconditionsTable(_Table):
 
     Attributes:
         clean_recall_min: recall without any patch, at the owner's threshold.
+        clean_accuracy_min: share of clean pairs that a recognizer decides rightly, at its threshold.
         declared_tolerance: how far measured clean performance may lie below what the model file declares.
     """
 
     clean_recall_min: Share = 0.5
+    clean_accuracy_min: Share = 0.8
     declared_tolerance: Share = 0.05
 
 

@@ -118,7 +118,7 @@ class Diagnostic(_Strict):
 
 
 class Evidence(_Strict):
-    """A picture or file in the output folder. ``role``: clean, patched, difference, patch, control, file.
+    """A picture or file in the output folder. ``role``: clean, patched, target, difference, patch, control, file.
 
     ``case`` groups the pictures of one scene (``worst``, ``median``, ``survivor``).
     """

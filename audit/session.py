@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from audit.data.scenes import Scenes
 from audit.errors import DataError, ModelError
 from audit.evidence import EvidenceStore
 from audit.execution import Execution, keep_memory
+from audit.face_audit import FaceAudit
 from audit.measures.detection import precision, recall
 from audit.measures.evaluation import evaluate
 from audit.measures.intervals import Resampling
@@ -56,10 +57,8 @@ class AuditSession:
 
     def __init__(self, options: Options) -> None:
         assert options.model is not None
-        self.options = options
         self.folder = output_folder(options.report)
-        self.profile: Profile = load_profile(options.profile)
-        self.budget: Budget = self.profile.budget(options.budget)
+        profile = load_profile(options.profile) if options.profile else None
         device = find_device(options.device)
         torch.set_num_threads(options.threads)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -68,6 +67,10 @@ class AuditSession:
         keep_memory()
         self.execution = Execution(device, options.precision, options.threads)
         self.subject: Subject = load_subject(options.model, device)
+        # Who names no profile gets that of the model's task; the report names it as if it had been given.
+        self.options = replace(options, profile=options.profile or usual_profile(self.subject))
+        self.profile: Profile = profile or load_profile(self.options.profile)
+        self.budget: Budget = self.profile.budget(options.budget)
         self.facts: list[Precondition] = check(self.subject)
         self.state_before = self.subject.state_digest()
         self.artifacts = Artifacts(
@@ -85,8 +88,26 @@ class AuditSession:
             },
         )
         self.evidence = EvidenceStore(self.folder)
-        if "detector" in self.subject.tasks:
-            _ = self.scenes, self.surrogates, self.published  # what is wrong must not be found out an hour later
+        # What is wrong must not be found out an hour later.
+        if self.has_scenes:
+            _ = self.scenes, self.surrogates, self.published
+        if self.has_faces:
+            self.faces.prepare()
+
+    @property
+    def has_scenes(self) -> bool:
+        """Whether a detector is audited on images with boxes."""
+        return self.profile.data.kind == "scenes" and "detector" in self.subject.tasks
+
+    @property
+    def has_faces(self) -> bool:
+        """Whether a recognizer is audited on pairs of faces."""
+        return self.profile.data.kind == "faces" and "recognizer" in self.subject.tasks
+
+    @cached_property
+    def faces(self) -> FaceAudit:
+        """What the controls of a recognizer share."""
+        return FaceAudit(self)
 
     def _behaviour(self) -> str:
         """Digest of what the models say of the tiny batch: weights may sit where no digest reaches them."""
@@ -103,7 +124,7 @@ class AuditSession:
     @cached_property
     def surrogates(self) -> dict[str, Surrogate]:
         """Other detectors that an attacker may hold, by name; empty where none are given."""
-        if "detector" not in self.subject.tasks:
+        if not self.has_scenes:
             return {}
         return surrogates_of(self.subject, self.options.surrogates, self.execution.device)
 
@@ -220,25 +241,29 @@ class AuditSession:
             "recall": recall(clean.matches, threshold, resampling).value,
             "precision": precision(clean.matches, threshold, resampling).value,
         }
-        floors = {f"clean {k}, declared": (k, v - rules.declared_tolerance) for k, v in self.subject.declared.items()}
+        declared = {k: v for k, v in self.subject.declared.items() if k in seen}
+        floors = {f"clean {k}, declared": (k, v - rules.declared_tolerance) for k, v in declared.items()}
         floors["clean recall"] = ("recall", rules.clean_recall_min)
         reasons = []
         for name, (kind, floor) in floors.items():
             value = seen[kind]
             ok = value is not None and value >= floor
             said = f"clean {kind} is {'unknown' if value is None else f'{value:.3f}'}, expected at least {floor:.3f}"
-            self._fact(Precondition(name=name, ok=ok, value=value, expected=f"at least {floor:.3f}", meaning=said))
+            self.fact(Precondition(name=name, ok=ok, value=value, expected=f"at least {floor:.3f}", meaning=said))
             reasons += [] if ok else [said]
         if not reasons:
             return ""
         return f"Not attacked: {'; '.join(reasons)}. Check labels, boxes, classes and pre-processing in the model file."
 
-    def _fact(self, fact: Precondition) -> None:
+    def fact(self, fact: Precondition) -> None:
+        """Keep a precondition for the report; a later one of the same name takes its place."""
         self.facts = [f for f in self.facts if f.name != fact.name] + [fact]
 
     def data_records(self) -> list[Data]:
         """The data as the report tells of it."""
-        if "detector" not in self.subject.tasks:
+        if self.has_faces:
+            return self.faces.data_records()
+        if not self.has_scenes:
             return []
         whole, split = self._all_scenes, self.scenes
         return [
@@ -268,10 +293,15 @@ class AuditSession:
                 "budget": self.options.budget,
                 "seed": self.options.seed,
                 "data": [d.digest for d in self.data_records()],
-                "surrogates": {name: s.digest for name, s in self.surrogates.items()},
+                "surrogates": self._surrogate_digests(),
                 "patches": {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in self.published.items()},
             }
         )
+
+    def _surrogate_digests(self) -> dict[str, str]:
+        if self.has_faces:
+            return {name: s.digest for name, s in self.faces.surrogates.items()}
+        return {name: s.digest for name, s in self.surrogates.items()}
 
     def trial(self, id: str, spec: ControlSpec) -> Trial:
         """A fresh trial of one control."""
@@ -305,6 +335,11 @@ class AuditSession:
     def model_unchanged(self) -> bool:
         """Whether weights, buffers and modes are what they were before the audit."""
         return self.subject.state_digest() == self.state_before
+
+
+def usual_profile(subject: Subject) -> str:
+    """The built-in profile for a model file's first task."""
+    return "recognition" if "detector" not in subject.tasks and "recognizer" in subject.tasks else "detection"
 
 
 def seed_of(id: str, seed: int) -> int:

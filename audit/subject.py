@@ -22,7 +22,7 @@ from audit.tasks import access_of, conforms, find_task, told
 
 __all__ = ["Subject", "find_device", "load"]
 
-DECLARED = ("recall", "precision")
+DECLARED = ("recall", "precision", "accuracy")
 """What a model file may declare of its clean performance."""
 
 
@@ -35,10 +35,12 @@ class Subject:
         tasks: task -> contract object, task one of ``audit.contracts.TASKS``.
         access: task -> ``white-box`` or ``query``, what the object offers to an attacker.
         files: the model file, modules beside it that it imported, and the weight files that its adapters name.
-        declared: the owner's own clean performance, ``recall`` and ``precision`` in [0, 1]; empty where not given.
+        declared: the owner's own clean performance in [0, 1], ``recall`` and ``precision`` of a detector, ``accuracy``
+            of a recognizer over genuine and impostor pairs alike; empty where not given.
         modules: every torch module that the objects stand on.
         surrogates_fn: ``surrogates(device)`` of the file, giving name -> contract object. generator_fn: its
-        ``generator(device)``. data_fn: its ``data(root)``. ``None`` where the file has none.
+        ``generator(device)``. landmarks_fn: its ``landmarks(device)``. data_fn: its ``data(root)``. ``None`` where the
+        file has none.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Subject:
     modules: list[nn.Module] = field(default_factory=list)
     surrogates_fn: Callable[[], dict[str, Any]] | None = None
     generator_fn: Callable[[], Any] | None = None
+    landmarks_fn: Callable[[], Any] | None = None
     data_fn: Callable[[Path], Any] | None = None
 
     def state_digest(self) -> str:
@@ -118,6 +121,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Subject:
         modules=modules,
         surrogates_fn=_surrogates(path, module, device),
         generator_fn=_guarded(path, module, "generator", device),
+        landmarks_fn=_guarded(path, module, "landmarks", device),
         data_fn=_guarded(path, module, "data"),
     )
 

@@ -102,10 +102,12 @@ def conforms(path: Path, task: str, thing: Any) -> None:
         if not whole:
             raise _wrong(path, "`face_size` as (height, width) in pixels", repr(size), "write (112, 112), say")
     if "threshold" in NEEDS[task]:
-        low, high = (-1.0, 1.0) if task == "recognizer" else (-math.inf, math.inf)
+        distance = getattr(thing, "metric", "cosine") == "euclidean"
+        low, high, what = -math.inf, math.inf, "a finite number"
+        if task == "recognizer":
+            low, high, what = (0.0, math.inf, "a distance above 0") if distance else (-1.0, 1.0, "a cosine in [-1, 1]")
         value = thing.threshold
         if not _number(value) or not low <= float(value) <= high:
-            what = "a cosine in [-1, 1]" if task == "recognizer" else "a finite number"
             raise _wrong(path, f"`threshold` as {what}", repr(value), "set it to the owner's operating point")
 
 

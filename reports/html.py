@@ -24,7 +24,8 @@ LABELS = {
     "self": "the audited model itself (self-labelled)",
     "construction": "construction: the objects were placed, so their boxes are known",
 }
-ROLES = {"clean": "clean", "patched": "patched", "difference": "difference", "patch": "patch", "control": "control"}
+ROLES = ("clean", "patched", "target", "difference", "patch", "control")
+SCENE_ROLES = frozenset({"clean", "patched", "target", "difference"})
 
 
 def render(report: Report, folder: Path) -> str:
@@ -220,8 +221,8 @@ def clause_map(controls: list[Control], refs: Mapping[str, Reference]) -> list[C
 
 
 def cases(control: Control) -> list[Case]:
-    """Scene pictures by case: worst, median and survivor first, each as clean, patched, difference."""
-    scenes = [e for e in control.evidence if e.role in {"clean", "patched", "difference"}]
+    """Scene pictures by case: worst, median and survivor first, each as clean, patched, target, difference."""
+    scenes = [e for e in control.evidence if e.role in SCENE_ROLES]
     names = dict.fromkeys([*(c for c in CASES if c), *(e.case for e in scenes)])
     order = list(ROLES)
     grouped = [(n, [e for e in scenes if e.case == n]) for n in names]

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import hashlib
+import os
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch.nn import functional as F
 
 import audit
 from audit.adapters.logodds import from_log_probability
+from audit.data.faces import Face, FacePairs
+from audit.data.images import inspect, read_as
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 KIT = SHARED / "kit"
@@ -128,6 +137,144 @@ def yolox_nano(score_threshold: float = 0.3):
         one_label=True,
         device="cpu",
     )
+
+
+class FaceNet(torch.nn.Module):
+    """A recognizer of the kit as a contract object: faces in [0, 1] to embeddings; the kit's nets want 0 to 255."""
+
+    def __init__(self, net, face_size, threshold, metric, template=None, files=()):
+        super().__init__()
+        self.net, self.face_size, self.threshold, self.metric = net, face_size, threshold, metric
+        self.files = tuple(files)
+        if template is not None:
+            self.template = template
+        self.eval().requires_grad_(False)
+
+    def forward(self, faces):
+        return self.net(faces * 255)
+
+
+def mobilefacenet(threshold: float = 0.263):
+    """MobileFaceNet (112 x 112, cosine): 597 of the kit's 600 pairs of LFW right at this threshold."""
+    weights = kit("face_rec_mobilefacenet_foamliu", "mobilefacenet.pt")
+    net = kit_nets("nets_rec").MobileFaceNetFoamliu(str(weights))
+    return FaceNet(net, (112, 112), threshold, "cosine", files=[weights])
+
+
+def dlib_resnet(threshold: float = 0.615):
+    """dlib's ResNet (150 x 150, distance): 595 of the kit's 600 pairs of LFW right at this threshold."""
+    nets = kit_nets("nets_rec")
+    folder = kit("face_rec_dlib_resnet")
+    files = [folder / "face_recognition_model-weights_manifest.json", folder / "face_recognition_model.bin"]
+    net = nets.FaceApiResNet(str(folder))
+    return FaceNet(net, (150, 150), threshold, "euclidean", torch.from_numpy(nets.DLIB5.copy()), files)
+
+
+def retinaface_landmarks(sure: float = 0.5):
+    """A Landmarker: the five landmarks of the face nearest to the middle, NaN where there is none."""
+    net = kit_nets("nets_face").RetinaMnet(str(kit("face_det_retinaface_mnet025", "mobilenet0.25_Final.pth")))
+
+    def landmarks(images):
+        with torch.inference_mode():
+            scores, boxes, points = net(images * 255)
+        middle = (boxes[..., :2] + boxes[..., 2:]) / 2 - boxes.new_tensor([images.shape[3], images.shape[2]]) / 2
+        # of the anchors that found the central face, the surest has the best landmarks
+        away = middle.norm(dim=2).masked_fill(scores < sure, torch.inf)
+        near = away <= away.amin(1, keepdim=True) + 0.1 * max(images.shape[2:])
+        best = (scores * near.float()).argmax(1)
+        rows = torch.arange(len(images))
+        found = points[rows, best]
+        found[away[rows, best].isinf()] = torch.nan
+        return found.clone()
+
+    return landmarks
+
+
+def lfw_pairs(pairs: int | None = None) -> FacePairs:
+    """LFW's fold 1 (600 pairs, 807 photographs, 435 people) with RetinaFace's landmarks.
+
+    Args:
+        pairs: only this many of one person and as many of two, chosen by hash; with the photographs that they need.
+    """
+    root = kit("lfw_fold1", "images")
+    with kit("lfw_fold1", "pairs.csv").open(newline="") as file:
+        rows = [(r["a"], r["b"], r["same"] == "1") for r in csv.DictReader(file)]
+    if pairs is not None:
+        rank = sorted(rows, key=lambda r: hashlib.sha256("\0".join(r[:2]).encode()).digest())
+        rows = [r for same in (True, False) for r in [x for x in rank if x[2] == same][:pairs]]
+    names = sorted({n for a, b, _ in rows for n in (a, b)})
+    where = _lfw_landmarks(root, names)
+    at = {n: i for i, n in enumerate(names)}
+    faces = []
+    for name in names:
+        file = inspect(root / name)
+        read = partial(read_as, root / name, file.size)
+        faces.append(Face(name, name.partition("/")[0], read, file.digest, torch.from_numpy(where[name])))
+    return FacePairs(
+        tuple(faces),
+        torch.tensor([[at[a], at[b]] for a, b, _ in rows]),
+        torch.tensor([same for *_, same in rows]),
+        (250, 250),
+        name="LFW fold 1",
+        source="the kit",
+        landmarks_from="RetinaFace",
+    )
+
+
+def _lfw_landmarks(root, names):
+    """name -> (5, 2) float32, found once per machine: all 807 take some 16 s."""
+    weights = kit("face_det_retinaface_mnet025", "mobilenet0.25_Final.pth")
+    key = hashlib.sha256(weights.read_bytes() + str(root).encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"assay-tests-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    place = folder / f"lfw-landmarks-{key}.npz"
+    with FileLock(f"{place}.lock"):
+        known = {}
+        if place.exists():
+            with np.load(place) as file:
+                known = dict(file)
+        missing = [n for n in names if n not in known]
+        find = retinaface_landmarks() if missing else None
+        for i in range(0, len(missing), 16):
+            part = missing[i : i + 16]
+            images = torch.stack([read_as(root / n, (250, 250)) for n in part]).float() / 255
+            known.update(zip(part, find(images).numpy(), strict=True))
+        if missing:
+            draft = place.with_name(f"draft-{os.getpid()}.npz")
+            np.savez(draft, **known)
+            draft.rename(place)
+    return known
+
+
+class MiniFAS(torch.nn.Module):
+    """MiniFASNet as a liveness detector: photographs (N, 3, H, W) in [0, 1] to the log-odds of a live face (N,).
+
+    It wants the face's box enlarged 2.7 or 4 times, 80 x 80. A photograph of a data set (LFW's, or one framed as the
+    readers do) holds no more than about twice a box, to which its authors' crop shrinks then: the middle three quarters
+    of the width and the whole height, resized bilinearly without antialiasing, as it was trained.
+    """
+
+    def __init__(self, nets, threshold, files):
+        super().__init__()
+        self.nets, self.threshold, self.files = torch.nn.ModuleList(nets), threshold, tuple(files)
+        self.eval().requires_grad_(False)
+
+    def forward(self, photographs):
+        edge = photographs.shape[3] // 8
+        crop = photographs[..., edge : photographs.shape[3] - edge]
+        seen = F.interpolate(crop, size=(80, 80), mode="bilinear", align_corners=False) * 255
+        with _heard([net.prob for net in self.nets]) as logits:
+            for net in self.nets:
+                net(seen)
+        each = torch.stack([F.log_softmax(z, 1) for z in logits])  # the authors add the nets' probabilities
+        return each[..., 1].logsumexp(0) - each[..., [0, 2]].logsumexp((0, 2))
+
+
+def minifas(which: str = "both", threshold: float = 0.0):
+    """A liveness detector of the kit: ``V2``, ``V1SE`` or ``both``."""
+    names = {"V2": "2.7_80x80_MiniFASNetV2.pth", "V1SE": "4_0_0_80x80_MiniFASNetV1SE.pth"}
+    files = [kit("antispoof_minifasnet", n) for k, n in names.items() if which in (k, "both")]
+    return MiniFAS([kit_nets("nets_spoof").MiniFAS(str(f)) for f in files], threshold, files)
 
 
 @contextlib.contextmanager

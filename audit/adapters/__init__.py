@@ -3,8 +3,9 @@
 ``callable_detector`` for plain torch functions, ``torchvision_detector``, ``ultralytics_detector``,
 ``huggingface_detector``, ``maite_detector``, ``torchscript_detector`` and ``onnx_detector`` with the decoders
 ``AnchorGrid``, ``Yolo`` and ``CenterHeatmap``; ``opencv_detector`` and ``opencv_face_detector`` for what is deployed on
-OpenCV, ``http_detector`` for what answers over a network. Each is imported when it is first asked for, so that nobody
-pays for an adapter, or needs its extra, who does not use it.
+OpenCV, ``http_detector`` for what answers over a network; ``recognizer`` and ``onnx_recognizer`` for faces,
+``opencv_landmarker`` for their landmarks. Each is imported when it is first asked for, so that nobody pays for an
+adapter, or needs its extra, who does not use it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from audit.adapters.names import COCO80
     from audit.adapters.onnx_detectors import onnx_detector
     from audit.adapters.opencv_dnn import opencv_detector
-    from audit.adapters.opencv_faces import opencv_face_detector
+    from audit.adapters.opencv_faces import opencv_face_detector, opencv_landmarker
     from audit.adapters.outputs import Outputs
     from audit.adapters.preprocess import Preprocess
+    from audit.adapters.recognizers import onnx_recognizer, recognizer
     from audit.adapters.torchscript import torchscript_detector
     from audit.adapters.torchvision_detectors import torchvision_detector
     from audit.adapters.ultralytics_yolo import ultralytics_detector
@@ -38,7 +40,10 @@ _HOME = {
     "maite_detector": "maite",
     "opencv_detector": "opencv_dnn",
     "opencv_face_detector": "opencv_faces",
+    "opencv_landmarker": "opencv_faces",
     "http_detector": "http_remote",
+    "recognizer": "recognizers",
+    "onnx_recognizer": "recognizers",
     "AnchorGrid": "decoders",
     "COCO80": "names",
     "CenterHeatmap": "decoders",
@@ -59,8 +64,11 @@ __all__ = [
     "huggingface_detector",
     "maite_detector",
     "onnx_detector",
+    "onnx_recognizer",
     "opencv_detector",
     "opencv_face_detector",
+    "opencv_landmarker",
+    "recognizer",
     "torchscript_detector",
     "torchvision_detector",
     "ultralytics_detector",

@@ -1,4 +1,4 @@
-"""YuNet faces as OpenCV's own ``cv2.FaceDetectorYN`` finds them: a black box, suppression included."""
+"""YuNet faces and landmarks as OpenCV's own ``cv2.FaceDetectorYN`` finds them: a black box, suppression included."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from audit.adapters.checks import readable, refuse, unit
 from audit.adapters.onnx_detectors import _Runtime
 from audit.adapters.opencv_dnn import quiet, said, same_threads
 from audit.adapters.preprocess import Resize
-from audit.contracts import Detections
+from audit.contracts import Detections, Landmarker
 
 HEADS = tuple(f"{name}_{stride}" for name in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32))
 """The outputs that ``cv2.FaceDetectorYN`` asks a file for."""
@@ -71,6 +71,33 @@ def opencv_face_detector(
     return _Runtime(("face",), threshold, None, sources, before, after, finder)
 
 
+def opencv_landmarker(
+    model_path: str | Path, *, score_threshold: float = 0.6, nms_iou: float = 0.3, top_k: int = 5000
+) -> Landmarker:
+    """Five landmarks from a YuNet ONNX file, for photographs that come without, see ``audit.contracts.Landmarker``.
+
+    Of the faces with at least ``score_threshold``, the one whose box has its middle nearest to the photograph's counts.
+
+    Raises:
+        ModelError: OpenCV cannot read the file, or it is no YuNet.
+    """
+    options = {"score_floor": unit("score_threshold", score_threshold), "nms_iou": nms_iou, "top_k": top_k}
+    detector = opencv_face_detector(model_path, score_threshold=score_threshold, **options)  # type: ignore[arg-type]
+    finder = detector._fn  # noqa: SLF001 the same file's
+    assert isinstance(finder, _Finder)
+
+    def landmarks(images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        out = images.new_full((len(images), 5, 2), math.nan)
+        for i, rows in enumerate(finder.rows(images.flip(1) * 255)):
+            if len(rows):
+                away = rows[:, :2] + rows[:, 2:4] / 2 - rows.new_tensor([width, height]) / 2
+                out[i] = rows[int(away.norm(dim=1).argmin()), 4:14].reshape(5, 2)
+        return out
+
+    return landmarks
+
+
 _MEND = "take face_detection_yunet_2023mar.onnx of OpenCV's model zoo, or use opencv_detector with a decoder"
 
 
@@ -82,11 +109,15 @@ class _Finder:
         self._net = net
 
     def __call__(self, images: Tensor) -> list[Detections]:
+        return [self._detections(rows) for rows in self.rows(images)]
+
+    def rows(self, images: Tensor) -> list[Tensor]:
+        """Per image (K, 15): x, y, width, height, five landmarks (x, y) from the viewer's left to the right, score."""
         same_threads()
         pixels = images.detach().clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy()
         return [self._one(p, images.device) for p in pixels]
 
-    def _one(self, picture: Any, device: torch.device) -> Detections:
+    def _one(self, picture: Any, device: torch.device) -> Tensor:
         self._net.setInputSize((picture.shape[1], picture.shape[0]))
         try:
             _, rows = self._net.detect(picture)
@@ -97,5 +128,8 @@ class _Finder:
         if not bool(t.isfinite().all()):
             got = math.nan if bool(t.isnan().any()) else math.inf
             refuse(f"ONNX file {self._path}", "finite boxes and scores", f"{got}", "export the network again")
+        return t
+
+    def _detections(self, t: Tensor) -> Detections:
         boxes = torch.cat((t[:, :2], t[:, :2] + t[:, 2:4]), 1)
-        return Detections(boxes, t[:, 14].clamp(0, 1), torch.zeros(len(t), dtype=torch.int64, device=device))
+        return Detections(boxes, t[:, 14].clamp(0, 1), torch.zeros(len(t), dtype=torch.int64, device=t.device))

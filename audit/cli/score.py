@@ -1,24 +1,22 @@
-"""Score a patch by the rules of a public competition."""
+"""Score patches by the rules of a public competition."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audit.errors import AuditError, ModelError
+from audit.cli import score_faces
+from audit.cli.scoring import SCORED, VOID, add_common, bar, execution_of, number, subjects_of, write
+from audit.errors import AuditError
 
 if TYPE_CHECKING:
     from audit.data.scenes import Scenes
     from audit.measures.driving import DrivingScore
     from audit.subject import Subject
 
-SCORED, VOID = 0, 1
 MOST_NAMED = 5
 SCORING = "suites.score_driving"
 """Loaded by its name, as a profile's suites are: the audit itself knows nothing of probes, which place the patch."""
@@ -46,44 +44,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is a scene: image, as the data says; folder; video, the name without its frame number (image)",
     )  # fmt: skip
     driving.add_argument("--no-clean", action="store_true", help="do not look at the frames without the patch as well")
-    driving.add_argument("--json", metavar="FILE", help="write everything there as well")
-    driving.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 … (auto)")
-    driving.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (1)")
+    add_common(driving)
+    score_faces.add_arguments(kinds)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints rules, shares and score; 0 where all is scored, 1 where a patch is void.
+    """Prints rules, shares and score; 0 where all is scored, 1 where a patch, or a pair of faces, is void.
 
     Raises:
         AuditError: an option, a file, the data or a model file cannot be used.
     """
+    if options.competition == "faces":
+        return score_faces.run(options)
     wanted = _wanted(options)
     canvas = _canvas(options.canvas)
-    if not 1 <= options.threads <= 1024:
-        raise AuditError("--threads", expected="1 to 1024", got=str(options.threads), mend="choose a number of cores")
-
-    import torch
 
     from audit.data import open_scenes
     from audit.data.submissions import read_submission
-    from audit.execution import Execution
     from audit.measures.driving import total
-    from audit.subject import find_device
 
-    torch.set_num_threads(options.threads)
-    execution = Execution(find_device(options.device, "--device"), threads=options.threads)
+    execution = execution_of(options)
     submissions = {
         task: read_submission(Path(patch), Path(mask), canvas=canvas, connectivity=options.connectivity)
         for task, (patch, mask, _) in wanted.items()
     }
-    subjects = _subjects(options.model, execution.device)
+    subjects = subjects_of(options.model, "detector", execution.device)
     detectors = {name: s.tasks["detector"] for name, s in subjects.items()}
     scoring = importlib.import_module(SCORING)
     scores: dict[str, DrivingScore] = {}
     data: dict[str, Scenes] = {}
     for task, (_, _, path) in wanted.items():
         data[task] = open_scenes(path, group=options.group, detector_classes=next(iter(detectors.values())).classes)
-        with _bar(task) as progress:
+        with bar(task) as progress:
             scores[task] = scoring.score(
                 task,
                 submissions[task],
@@ -100,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         record = _record(options, canvas, subjects, scores, both)
         for task, written in record["tasks"].items():
             written |= {"files": submissions[task].digests, "data": _data(data[task])}
-        _write(Path(options.json), record)
+        write(Path(options.json), record)
     return VOID if any(s.void for s in scores.values()) else SCORED
 
 
@@ -139,38 +131,6 @@ def _canvas(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _subjects(paths: list[str], device: Any) -> dict[str, Subject]:
-    """Name -> a detector's subject; the file's stem, or its path where two share one."""
-    from audit.checks import check
-    from audit.subject import load
-
-    found: dict[str, Subject] = {}
-    for path in paths:
-        subject = load(path, device)
-        if "detector" not in subject.tasks:
-            raise ModelError(
-                f"model file {path}", expected="a detector", got=", ".join(subject.tasks), mend="give a detector's file"
-            )
-        check(subject)
-        name = subject.name if subject.name not in found else str(path)
-        if name in found:
-            raise AuditError("--model", expected="each file once", got=f"{path} twice", mend="leave one out")
-        found[name] = subject
-    return found
-
-
-@contextmanager
-def _bar(task: str) -> Iterator[Callable[[float, str], None]]:
-    """A progress bar on stderr, where somebody looks at it."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        line = bar.add_task(task, total=1.0)
-        yield lambda share, text: bar.update(line, completed=share, description=text)
-
-
 def _show(
     scores: dict[str, DrivingScore],
     data: dict[str, Scenes],
@@ -194,10 +154,10 @@ def _show(
                 shares.add_column(column, justify="right")
             for s in score.shares:
                 clean = "–" if s.clean is None else str(s.clean)
-                shares.add_row(Text(s.detector), Text(s.scene), str(s.frames), str(s.clear), _number(s.share), clean)
+                shares.add_row(Text(s.detector), Text(s.scene), str(s.frames), str(s.clear), number(s.share), clean)
             console.print(shares)
         lines = [
-            f"{task}: frames {_number(score.detection)} + area {_number(score.area)} = score {_number(score.score)}",
+            f"{task}: frames {number(score.detection)} + area {number(score.area)} = score {number(score.score)}",
         ]
         if score.void:
             broken = ", ".join(r.name for r in score.rules if r.voids and not r.ok)
@@ -220,7 +180,7 @@ def _show(
         soft_wrap=True,
     )
     lacks = "" if len(scores) == len(TASKS) else f" (needs {' and '.join(t for t in TASKS if t not in scores)} as well)"
-    console.print(Text(f"total = 0.8 truck + 0.2 person = {_number(both)}{lacks}"), soft_wrap=True)
+    console.print(Text(f"total = 0.8 truck + 0.2 person = {number(both)}{lacks}"), soft_wrap=True)
 
 
 def _data(scenes: Scenes) -> dict[str, Any]:
@@ -232,10 +192,6 @@ def _data(scenes: Scenes) -> dict[str, Any]:
         "unreadable": left_out,
         "notes": list(scenes.notes),
     }
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.6f}"
 
 
 def _record(
@@ -277,12 +233,3 @@ def _record(
         },
         "total": both,
     }
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise AuditError(
-            f"--json {path}", expected="a file that can be written", got=str(error.strerror), mend="correct the path"
-        ) from error

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from audit.data import png
 from audit.errors import DataError
 from audit.measures.driving import CANVAS, MOST_REGIONS, Rule, regions
 
 Bytes = NDArray[np.uint8]
-
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_KINDS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,8 @@ def read_submission(patch: Path, mask: Path, *, canvas: tuple[int, int] = CANVAS
     """
     files = {"patch": _bytes(patch), "mask": _bytes(mask)}
     rules = [Rule("canvas", canvas == CANVAS, _size(CANVAS), _size(canvas), voids=False)]
-    picture, of_patch = _decode("patch", files["patch"], canvas, (2,))
-    grey, of_mask = _decode("mask", files["mask"], canvas, (0, 2))
+    picture, of_patch = _decode("patch", files["patch"], canvas, (png.RGB,))
+    grey, of_mask = _decode("mask", files["mask"], canvas, (png.GREY, png.RGB))
     rules += of_patch + of_mask
     if grey is not None and grey.ndim == 3:
         same = bool((grey == grey[..., :1]).all())
@@ -89,39 +84,23 @@ def _bytes(path: Path) -> bytes:
 
 def _decode(what: str, data: bytes, canvas: tuple[int, int], kinds: tuple[int, ...]) -> tuple[Bytes | None, list[Rule]]:
     """The pixels, ``None`` where a rule is broken, and the rules on a file's form in the order they are looked at."""
-    head = _head(data)
+    head = png.head(data)
     if head is None:
         return None, [Rule(f"{what} is a PNG", ok=False, expected="a PNG", got="another kind of file")]
-    width, height, depth, kind = head
-    sized, plain = (width, height) == canvas, depth == 8 and kind in kinds
+    size = (head.width, head.height)
+    sized, plain = size == canvas, head.depth == 8 and head.kind in kinds
     form = Rule(
-        f"{what} is 8-bit {_KINDS[kinds[0]]}",
+        f"{what} is {png.form(kinds[0])}",
         plain,
-        " or ".join(f"8-bit {_KINDS[k]}" for k in kinds),
-        f"{depth}-bit {_KINDS.get(kind, 'of an unknown kind')}",
+        " or ".join(png.form(k) for k in kinds),
+        head.form,
     )
-    size = Rule(f"{what} has the canvas' size", sized, _size(canvas), _size((width, height)))
+    fits = Rule(f"{what} has the canvas' size", sized, _size(canvas), _size(size))
     pixels, broken = None, ""
     if sized and plain:  # a picture of any size could ask for any memory
-        pixels, broken = _pixels(data)
+        pixels, broken = png.pixels(data)
     readable = Rule(f"{what} is a PNG", not broken, "a PNG that decodes", broken or "a PNG")
-    return pixels, [readable, form, size]
-
-
-def _pixels(data: bytes) -> tuple[Bytes | None, str]:
-    try:
-        Image.open(io.BytesIO(data)).verify()  # decoding alone passes over wrong checksums
-        return np.array(Image.open(io.BytesIO(data))), ""
-    except Exception as error:  # noqa: BLE001 Pillow raises anything at all on hostile bytes; it becomes a broken rule
-        return None, f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}"
-
-
-def _head(data: bytes) -> tuple[int, int, int, int] | None:
-    """(width, height, bits, kind) of a PNG's header: Pillow brings 16-bit colours down to 8 without a word."""
-    if data[:8] != _SIGNATURE or data[12:16] != b"IHDR" or len(data) < 26:
-        return None
-    width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
-    return width, height, depth, kind
+    return pixels, [readable, form, fits]
 
 
 def _size(size: tuple[int, int]) -> str:

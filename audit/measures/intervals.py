@@ -98,7 +98,7 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Estimate:
     _check(k, n, level)
     if n == 0:
         return _nothing(level, "Clopper-Pearson")
-    low, high = _exact(k, n, level)
+    low, high = exact_interval(k, n, level)
     return Estimate(k / n, k, n, low, high, level, "Clopper-Pearson")
 
 
@@ -139,12 +139,12 @@ def cluster_bootstrap(
     share, with_data = hits / trials, int((n > 0).sum())
     if hits in (0, trials) or with_data < 2:
         size = float(n.sum() ** 2 / (n**2).sum())
-        low, high = _exact(share * size, size, level)
+        low, high = exact_interval(share * size, size, level)
         method = f"Clopper-Pearson on {size:.4g} effective {cluster}"
     elif min(int((k > 0).sum()), int((k < n).sum())) < FEW:
         size, most = _effective(k, n, with_data, level), float(n.sum() ** 2 / (n**2).sum())
-        low, high = _exact(share * size, size, level)
-        low, high = min(low, _exact(most, most, level)[0]), max(high, _exact(0, most, level)[1])
+        low, high = exact_interval(share * size, size, level)
+        low, high = min(low, exact_interval(most, most, level)[0]), max(high, exact_interval(0, most, level)[1])
         method = f"Clopper-Pearson on {size:.4g} effective trials (Korn-Graubard, {with_data} {cluster})"
     else:
         both = np.stack([k, n], axis=1)
@@ -157,7 +157,7 @@ def cluster_bootstrap(
         inner = bootstrap_statistic(ratio, len(k), level=level, draws=draws, seed=seed, cluster=cluster)
         if inner.low is None or inner.high is None:  # all clusters have one share: resampling shows no spread
             size = _effective(k, n, with_data, level)
-            low, high = _exact(share * size, size, level)
+            low, high = exact_interval(share * size, size, level)
             method = f"Clopper-Pearson on {size:.4g} effective trials (equal shares in {with_data} {cluster})"
         else:
             low, high, method = max(inner.low, 0.0), min(inner.high, 1.0), inner.method
@@ -243,8 +243,8 @@ def _effective(k: Floats, n: Floats, clusters: int, level: float) -> float:
     return float(min(share * (1 - share) / variance * few, total))
 
 
-def _exact(k: float, n: float, level: float) -> tuple[float, float]:
-    """Clopper-Pearson through the beta distribution, which allows fractional k and n."""
+def exact_interval(k: float, n: float, level: float) -> tuple[float, float]:
+    """The ends of Clopper and Pearson's interval through the beta distribution, which allows fractional k and n."""
     tail = (1 - level) / 2
     low = 0.0 if k <= 0 else float(stats.beta.ppf(tail, k, n - k + 1))
     high = 1.0 if k >= n else float(stats.beta.ppf(1 - tail, k + 1, n - k))

@@ -1,0 +1,88 @@
+"""Pairs under attack, asked about: what a recognizer says of photographs, and how often it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from audit.comparison import Comparison
+from audit.record import Diagnostic
+from probes.recognition.examples import Attacked
+
+LATE = 0.3
+
+
+class Asking:
+    """Recognizers that only answer; every comparison is counted.
+
+    Attributes:
+        asked: (N,) int64 comparisons so far, per pair, on the CPU.
+    """
+
+    def __init__(self, models: Sequence[Comparison], attacked: Attacked, batch: int) -> None:
+        """``batch``: photographs sent at once, at most."""
+        self.models, self.batch = tuple(models), max(1, batch)
+        self.asked = torch.zeros(len(attacked.sources), dtype=torch.int64)
+        self._sign = 1.0 if attacked.goal == "impersonate" else -1.0
+        landmarks, size = attacked.sources.landmarks, attacked.sources.size
+        self._aligned = [m.align(landmarks.to(m.device), size) for m in self.models]
+        self._enrolled = [self._enrol(m, attacked) for m in self.models]
+
+    def margins(self, images: Tensor, rows: Tensor) -> Tensor:
+        """(n,) float32 on the CPU: how far uint8 photographs of these pairs are beyond the threshold.
+
+        score − cut where the attack impersonates, cut − score where it dodges, of the model least beyond it.
+        """
+        out = []
+        for i in range(0, len(rows), self.batch):
+            part, at = images[i : i + self.batch], rows[i : i + self.batch]
+            each = []
+            for m, aligned, enrolled in zip(self.models, self._aligned, self._enrolled, strict=True):
+                with torch.inference_mode():
+                    here = at.to(m.device)
+                    faces = aligned[here].faces(part.to(m.device).float() / 255)
+                    each.append((m.score(faces, enrolled[here]) - m.cut).float().cpu() * self._sign)
+            out.append(torch.stack(each).amin(0))
+        self.asked[rows.cpu()] += len(self.models)
+        return torch.cat(out) if out else torch.zeros(0)
+
+    def answers(self, images: Tensor, rows: Tensor) -> Tensor:
+        """(n,) bool: whether the recognizers say what the attacker wants; of their answers no more is looked at."""
+        return self.succeeds(self.margins(images, rows))
+
+    def succeeds(self, margins: Tensor) -> Tensor:
+        """(n,) bool: accepted (a score at the cut is), or no longer accepted."""
+        return margins >= 0 if self._sign > 0 else margins > 0
+
+    def _enrol(self, model: Comparison, attacked: Attacked) -> Tensor:
+        targets, out = attacked.targets, []
+        for i in range(0, len(targets), self.batch):
+            part = slice(i, i + self.batch)
+            with torch.inference_mode():
+                out.append(model.enrol(model.aligned(targets.images[part], targets.landmarks[part])))
+        return torch.cat(out)
+
+
+def still_gaining(asked: Sequence[float], gained: Sequence[float], *, least: float, open_pairs: bool) -> Diagnostic:
+    """Whether more queries would have attacked better.
+
+    Args:
+        asked: comparisons per pair. gained: what rises while the attack works, after so many of them.
+        least: a gain in the last tenth that is smaller is no progress worth the name, whatever its share.
+        open_pairs: whether any pair was left to attack.
+    """
+    share = late = 0.0
+    if len(asked) > 1:
+        tenth = next(g for q, g in zip(asked, gained, strict=True) if q >= 0.9 * asked[-1])
+        whole, late = gained[-1] - gained[0], gained[-1] - tenth
+        share = late / whole if whole > 0 else 0.0
+    return Diagnostic(
+        name="queries spent before the attack settled",
+        value=share,
+        limit=LATE,
+        raised=open_pairs and share > LATE and late > least,
+        meaning="The share of all that the search gained which came in the last tenth of the queries; above the limit "
+        "more queries would have attacked better.",
+    )
