@@ -137,10 +137,18 @@ def test_a_closed_model_is_attacked_by_queries_and_what_needs_gradients_is_not_a
     imports = "from tests.planted_goals import Colours\n\nclass Closed:\n"
     imports += "    classes, score_threshold = Colours.classes, 0.5\n"
     imports += "    def __call__(self, images):\n        return Colours()(images)\n"
-    asked = ["DRV-SCENE-WB/joint", "DRV-TEAMS", "DRV-GHOSTS", "DRV-TRANSFER", "DRV-PUBLISHED", "DRV-QUERY"]
+    asked = [
+        "DRV-SCENE-WB/joint",
+        "DRV-SCENE-WB/bands",
+        "DRV-TEAMS",
+        "DRV-GHOSTS",
+        "DRV-TRANSFER",
+        "DRV-PUBLISHED",
+        "DRV-QUERY",
+    ]
     words = [w for a in asked for w in ("--audit-control", a)]
     code, rows, out = audit(tmp_path, "Closed", *words, imports=imports)
-    assert rows["DRV-SCENE-WB/joint"]["access"] == "query", out
+    assert {rows[f"DRV-SCENE-WB/{v}"]["access"] for v in ("joint", "bands")} == {"query"}, out
     for name, verdict, why in (
         ("DRV-TEAMS", "not_applicable", "needs gradients"),
         ("DRV-GHOSTS", "not_applicable", "needs gradients"),
