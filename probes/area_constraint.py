@@ -36,6 +36,7 @@ class AreaConstraint:
         share, aspect, at: the canvas inside a box, as in ``probes.areas.AreaPlacement``. mask: bool (P, Q) or ``None``.
         slack: how far a drawn condition may move the corners, as a share of the canvas's longer side.
         reach: px around the covered pixels that a camera's blur and compression may touch.
+        fill: the canvas is the whole box, whatever its shape.
     """
 
     share: float = 0.2
@@ -44,6 +45,7 @@ class AreaConstraint:
     mask: NDArray[np.bool_] | None = None
     slack: float = 0.0
     reach: int = 0
+    fill: bool = False
 
     def describe(self) -> str:
         where = f"an upright rectangle of {self.share:.0%} of its box" if self.share < 1 else "its box"
@@ -120,9 +122,15 @@ class AreaConstraint:
             u, v = u / w, v / w
         inside = (w > 0) & (u >= 0) & (u < columns) & (v >= 0) & (v < rows)
         at = self.mask[np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int)]
-        # A texel smaller than a pixel may fall between the middles of pixels: those of its own middle are added.
-        j, i = np.nonzero(self.mask)
-        back = np.linalg.inv(there.astype(np.float64)) @ np.stack([i + 0.5, j + 0.5, np.ones(len(i))])
+        # A texel thinner than a pixel may fall between the middles of pixels: those that points of it lie in are added.
+        edges = np.linalg.norm(quad - np.roll(quad, -1, 0), axis=1)
+        (j, i), steps = np.nonzero(self.mask), []
+        for texels, (a, b) in ((rows, edges[1::2]), (columns, edges[::2])):
+            count = max(1, math.ceil(max(a, b) / texels))
+            steps.append(np.linspace(1e-3, 1 - 1e-3, count + 1))
+        down, along = (a.ravel() for a in np.meshgrid(*steps, indexing="ij"))
+        y, x = (j[:, None] + down).ravel(), (i[:, None] + along).ravel()
+        back = np.linalg.inv(there.astype(np.float64)) @ np.stack([x, y, np.ones(len(x))])
         px, py = (np.floor(back[k] / back[2]).astype(int) for k in (0, 1))
         seen = (px >= 0) & (px < width) & (py >= 0) & (py < height)
         out: NDArray[np.uint8] = (inside & at).astype(np.uint8)
@@ -150,6 +158,8 @@ class AreaConstraint:
             w, h = x2 - x1, y2 - y1
             wide = math.sqrt(max(0.0, self.share * w * h * self.aspect))
             high = wide / self.aspect
+            if self.fill:
+                wide, high = w, h
             if wide > w or high > h:
                 fit = min(w / wide, h / high)
                 wide, high = wide * fit, high * fit

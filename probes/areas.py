@@ -94,6 +94,8 @@ class AreaPlacement:
         light: match the light of the place: the print's black and white become what the dark and bright parts of the
             clean area are.
         condition: what is drawn for each object when the patch is shown; nothing, if not given.
+        fill: the canvas is the whole box, whatever its shape, as it fills an area that the scene names; ``aspect`` then
+            only says how many texels it has either way, and ``share`` must be 1.
 
     Raises:
         AuditError: a number out of range or an empty mask.
@@ -105,9 +107,17 @@ class AreaPlacement:
     mask: Tensor | None = None
     light: bool = False
     condition: EOT | None = None
+    fill: bool = False
 
     def __post_init__(self) -> None:
         inside = len(self.at) == 2 and all(0 <= a <= 1 for a in self.at)
+        if self.fill and self.share != 1:
+            raise AuditError(
+                "area of a patch",
+                expected="share 1 for a canvas that fills the box",
+                got=f"share {self.share!r}",
+                mend="say with a mask how much of it is printed",
+            )
         if not 0 < self.share <= 1 or not 0.05 <= self.aspect <= 20 or not inside:
             raise AuditError(
                 "area of a patch",
@@ -124,7 +134,8 @@ class AreaPlacement:
             )
 
     def __str__(self) -> str:
-        words = [f"{self.share:.0%} of the box" if self.share < 1 else "whole box", f"aspect {self.aspect:g}"]
+        words = [f"{self.share:.0%} of the box" if self.share < 1 else "whole box"]
+        words += [] if self.fill else [f"aspect {self.aspect:g}"]
         words += [f"{self.printed:.0%} of the canvas printed"] if self.mask is not None else []
         words += ["light matched"] if self.light else []
         words += [f"under {self.condition!r}"] if self.condition is not None else []
@@ -139,7 +150,7 @@ class AreaPlacement:
         """What a patch of (P, Q) texels worn so may change."""
         slack, reach = (0.0, 0) if self.condition is None else (self.condition.slack, self.condition.reach)
         mask = None if self.mask is None else fitted(self.mask, texels).cpu().numpy()
-        return AreaConstraint(self.share, self.aspect, self.at, mask, slack, reach)
+        return AreaConstraint(self.share, self.aspect, self.at, mask, slack, reach, self.fill)
 
     def with_mask(self, mask: Tensor) -> AreaPlacement:
         """The same place with only that part of the canvas printed; ``mask`` (P, Q), true or non-zero is printed."""
@@ -168,7 +179,8 @@ class AreaPlacement:
             flat = np.unpackbits(np.frombuffer(base64.b64decode(bits["bits"]), np.uint8))
             mask = torch.from_numpy(flat[: bits["size"][0] * bits["size"][1]].astype(bool)).view(*bits["size"])
         condition = None if about["condition"] is None else EOT.from_spec(about["condition"])
-        return cls(about["share"], about["aspect"], tuple(about["at"]), mask, about["light"], condition)
+        fill = about.get("fill", False)
+        return cls(about["share"], about["aspect"], tuple(about["at"]), mask, about["light"], condition, fill)
 
     def quads(self, boxes: Tensor, areas: Areas | None = None) -> Tensor:
         """(K, 4, 2) px corners of the canvas on each object: its area where it has one, else from its box."""
@@ -177,6 +189,7 @@ class AreaPlacement:
         side = (self.share * size.clamp(min=0).prod(1)).sqrt()
         extent = torch.stack([side * self.aspect**0.5, side / self.aspect**0.5], 1)
         extent = extent * (size / extent.clamp(min=1e-6)).amin(1, keepdim=True).clamp(max=1)
+        extent = size if self.fill else extent
         half = extent / 2
         centre = b[:, :2] + size * b.new_tensor(self.at)
         centre = torch.minimum(torch.maximum(centre, b[:, :2] + half), b[:, 2:] - half)
@@ -205,6 +218,9 @@ class AreaPlacement:
         hidden = [None if a is None else a.hidden for a in where]
         placed = quad_map(quads, (images.shape[2], images.shape[3]), hidden=hidden, device=images.device)
         gain, offset = _light(images, placed, len(flat)) if self.light else (None, None)
+        if self.fill and self.mask is not None:
+            # Of a whole box little is printed; what is not costs time and memory at every step.
+            placed = placed.only(placed.read(self.mask[None].to(placed.coverage))[:, 0] > 0)
         return AreaMap(placed, self.mask, gain, offset, draw)
 
     def regions(self, boxes: Tensor, areas: Areas | None = None) -> Tensor:
@@ -221,7 +237,9 @@ class AreaPlacement:
         return picture.permute(1, 2, 0).contiguous().numpy()
 
     def _plain(self) -> dict[str, Any]:
-        return {"wear": "area", "share": self.share, "aspect": self.aspect, "at": list(self.at), "light": self.light}
+        plain = {"wear": "area", "share": self.share, "aspect": self.aspect, "at": list(self.at), "light": self.light}
+        # Only where it is so: a patch's seed follows from its spec, and older ones were saved without.
+        return plain | ({"fill": True} if self.fill else {})
 
 
 AREA = AreaPlacement()

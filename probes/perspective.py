@@ -10,7 +10,7 @@ product with the transposed matrix, which is kept too: sums are gathered, never 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -100,6 +100,11 @@ class QuadMap:
     def place(self, images: Tensor, patch: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] with the patch (C, P, Q) in every quad; differentiable in both."""
         return self.write(images, self.read(patch))
+
+    def only(self, wanted: Tensor) -> QuadMap:
+        """The same map with no pixels but those of ``wanted`` (M,) bool; the others keep their own colour."""
+        parts = {n: getattr(self, n)[wanted] for n in ("pixel", "owner", "uv", "coverage", "within")}
+        return replace(self, **parts)
 
     def _seen(self, rows: int, columns: int) -> Shares:
         _, height, width = self.shape

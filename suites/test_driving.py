@@ -19,8 +19,9 @@ from probes.detection.ensemble import Ensemble
 from probes.detection.goals import BoxShift, ClassChange, Flood, Ghosts
 from probes.detection.masked import MaskedPatch
 from probes.detection.published import PublishedPatch
-from probes.detection.scene_patch import COMBINATION, TEAMS
+from probes.detection.scene_patch import BANDS, COMBINATION, TEAMS
 from probes.detection.team_objectives import Joint
+from probes.layouts import ROWS, bands
 from probes.physical import CONDITIONS
 
 STUCK = "Somebody who sticks one print on a part of a vehicle or a person, made without seeing the held-out frames"
@@ -31,7 +32,7 @@ HARDEN = (
 )
 NO_OTHER = "Every class of the detector is under attack, so that nothing harmless is left to be taken for."
 PLAIN = {"noise": NoisePatch, "grey": GreyPatch, "black": BlackPatch}
-ATTACKS = {"combination": COMBINATION} | TEAMS
+ATTACKS = {"combination": COMBINATION, "bands": BANDS} | TEAMS
 QUERIES = {"random-search": RandomSearchPatch, "evolution": EvolutionPatch}
 
 
@@ -94,8 +95,13 @@ def test_unoptimised_print(variant, detector, scenes, craft, area, measure):
 def test_trained_print(variant, detector, scenes, craft, area, harmless, strongest, beside, measure):
     if variant == "targeted-class" and not harmless:
         raise Inapplicable(NO_OTHER)
-    probe = replace(ATTACKS[variant], placement=area) if isinstance(detector, WhiteBoxDetector) else strongest
-    measure.frames(detector, scenes.held_out, craft(probe, detector, scenes.craft), beside)
+    probe = ATTACKS[variant] if isinstance(detector, WhiteBoxDetector) else strongest
+    if variant == "bands":
+        area = bands(area)
+        # Half as many rows as the canvas: bands are then as thick as those of the trained print, to the texel.
+        beside = {n: craft(plain(area, ROWS // 2), detector, scenes.craft) for n, plain in PLAIN.items()}
+        probe = probe if isinstance(detector, WhiteBoxDetector) else replace(probe, size=ROWS // 2)
+    measure.frames(detector, scenes.held_out, craft(replace(probe, placement=area), detector, scenes.craft), beside)
 
 
 @control(

@@ -72,7 +72,7 @@ def whole(tmp_path_factory):
 def test_every_control_ends_in_a_verdict_and_none_in_an_error(whole):
     _, code, rows, out = whole
     assert code == 1, out
-    assert len(rows) == 33
+    assert len(rows) == 34
     assert {i: (r["verdict"], r["reason"]) for i, r in rows.items() if r["verdict"] in ("error", "not_run")} == {}
 
 
@@ -82,7 +82,7 @@ def test_what_is_weak_fails_and_what_is_not_does_not(whole):
         assert rows[name]["verdict"] == "pass", rows[name]["reason"]
     assert {rows[f"DRV-CONTROL/{n}"]["verdict"] for n in ("noise", "grey", "black")} == {"pass"}
     teams = [r for i, r in rows.items() if i.startswith("DRV-SCENE-WB/")]
-    assert len(teams) == 6
+    assert len(teams) == 7
     for row in teams:
         assert row["verdict"] == "fail", row["id"]
         assert row["access"] == "white-box"
@@ -137,10 +137,18 @@ def test_a_closed_model_is_attacked_by_queries_and_what_needs_gradients_is_not_a
     imports = "from tests.planted_goals import Colours\n\nclass Closed:\n"
     imports += "    classes, score_threshold = Colours.classes, 0.5\n"
     imports += "    def __call__(self, images):\n        return Colours()(images)\n"
-    asked = ["DRV-SCENE-WB/joint", "DRV-TEAMS", "DRV-GHOSTS", "DRV-TRANSFER", "DRV-PUBLISHED", "DRV-QUERY"]
+    asked = [
+        "DRV-SCENE-WB/joint",
+        "DRV-SCENE-WB/bands",
+        "DRV-TEAMS",
+        "DRV-GHOSTS",
+        "DRV-TRANSFER",
+        "DRV-PUBLISHED",
+        "DRV-QUERY",
+    ]
     words = [w for a in asked for w in ("--audit-control", a)]
     code, rows, out = audit(tmp_path, "Closed", *words, imports=imports)
-    assert rows["DRV-SCENE-WB/joint"]["access"] == "query", out
+    assert {rows[f"DRV-SCENE-WB/{v}"]["access"] for v in ("joint", "bands")} == {"query"}, out
     for name, verdict, why in (
         ("DRV-TEAMS", "not_applicable", "needs gradients"),
         ("DRV-GHOSTS", "not_applicable", "needs gradients"),

@@ -100,6 +100,9 @@ class ScenePatch(UniversalPatch):
 COMBINATION = ScenePatch(PatchCombination(), steps=STEPS)
 """What works best here: all candidates on object and print at once (the objective of paper 002, §4.2)."""
 
+BANDS = replace(COMBINATION, size=71)
+"""The same for ``probes.layouts.bands``, with the texels of its canvas: 100 rows of 50."""
+
 TEAMS: Mapping[str, ScenePatch] = {
     "targeted-class": ScenePatch(TargetedClass(), tv=0.1, steps=Steps("adam", rate=0.03)),
     "joint": ScenePatch(PatchScore(), tv=0.1, nps=0.05, steps=Steps("adam", rate=0.03)),
