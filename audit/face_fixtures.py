@@ -151,6 +151,11 @@ def craft_faces(request: pytest.FixtureRequest, face_data: FaceAudit) -> CraftFa
     ) -> Examples:
         held = list((models or {face_data.comparison.name: face_data.comparison}).values())
         pairs = face_data.attacked(goal)
+        if not len(pairs.sources):
+            kind = "of one person" if goal == "dodge" else "of two people"
+            raise Undecided(
+                f"Not measured: the recognizer decides no clean pair {kind} rightly, so none can be attacked."
+            )
         spec = probe.spec()
         key = {
             "probe": spec,

@@ -271,7 +271,7 @@ def test_makeup(white_recognizer, craft_faces, all_face_surrogates, where, besid
     goal="Decide as before when traits of the face are changed",
     title="Changed traits of the face change few decisions",
     failure="Changed traits of the face change too many decisions",
-    refs=["001 2210.06871", "NISTAML.022", "AML.T0043.000", "EU-AIA-15(5)"],
+    refs=["2210.06871", "NISTAML.022", "AML.T0043.000", "EU-AIA-15(5)"],
     threat="Somebody who edits traits of a photograph with a face generator and the model's weights at hand",
     remediation=HARDEN,
     task="recognizer",

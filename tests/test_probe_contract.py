@@ -40,6 +40,7 @@ from tests import planted
 
 importlib.import_module("suites.test_detection")
 importlib.import_module("suites.test_driving")
+importlib.import_module("suites.test_recognition")
 
 AREA = AreaPlacement(0.3)
 PICTURE = torch.arange(3 * 12 * 20, dtype=torch.uint8).reshape(12, 20, 3).numpy()
@@ -168,7 +169,7 @@ class TestControls:
         assert all((spec.title, spec.failure, spec.goal, spec.threat, spec.remediation))
 
     def test_a_profile_has_its_limit_with_a_reason(self, spec):
-        profiles = {"DET": "detection", "DRV": "driving"}
+        profiles = {"DET": "detection", "DRV": "driving", "REC": "recognition"}
         if spec.id.partition("-")[0] not in profiles:
             pytest.skip("a control that a test declared")
         profile = load_profile(profiles[spec.id.partition("-")[0]])

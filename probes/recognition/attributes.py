@@ -77,7 +77,7 @@ class AttributePatch:
     threat: ClassVar[str] = (
         "Somebody who has the recognizer and a face generator, and hands in a photograph with edited traits."
     )
-    refs: ClassVar[tuple[str, ...]] = ("R7",)
+    refs: ClassVar[tuple[str, ...]] = ("2210.06871",)
     access: ClassVar[Access] = "white-box"
 
     def __post_init__(self) -> None:

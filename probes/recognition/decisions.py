@@ -66,7 +66,7 @@ class DecisionFace:
         "Somebody who may have photographs compared as often as the budget says and sees only whether they are "
         "accepted as one person; photographs of the target are public"
     )
-    refs: ClassVar[tuple[str, ...]] = ("R8", "NISTAML.022", "AML.T0043.001")
+    refs: ClassVar[tuple[str, ...]] = ("000 §4.1", "NISTAML.022", "AML.T0043.001")
     access: ClassVar[Access] = "query"
     version: ClassVar[int] = 1
 

@@ -63,7 +63,7 @@ class FacePatch:
     threat: ClassVar[str] = (
         "Somebody who has the recognizer, or others like it, and wears a patch made for one target and one photograph."
     )
-    refs: ClassVar[tuple[str, ...]] = ("R3", "R8")
+    refs: ClassVar[tuple[str, ...]] = ("000 §4.3.2", "000 §4.1")
     access: ClassVar[Access] = "white-box"
 
     def __post_init__(self) -> None:

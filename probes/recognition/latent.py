@@ -75,7 +75,7 @@ class LatentPatch:
     threat: ClassVar[str] = (
         "Somebody who has the recognizer, or others like it, and a face generator, and wears a part of a drawn face."
     )
-    refs: ClassVar[tuple[str, ...]] = ("R4",)
+    refs: ClassVar[tuple[str, ...]] = ("000 §4.3.2",)
     access: ClassVar[Access] = "white-box"
 
     def __post_init__(self) -> None:
@@ -230,7 +230,7 @@ class LatentStart:
 
     goal: ClassVar[str] = LatentPatch.goal
     threat: ClassVar[str] = LatentPatch.threat
-    refs: ClassVar[tuple[str, ...]] = ("R4", "R3")
+    refs: ClassVar[tuple[str, ...]] = ("000 §4.3.2",)
     access: ClassVar[Access] = "white-box"
 
     def __post_init__(self) -> None:

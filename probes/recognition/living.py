@@ -99,7 +99,7 @@ class LivingPatch(FacePatch):
 
     goal: ClassVar[str] = "somebody is taken for another, or no longer for themselves, and passes for alive"
     threat: ClassVar[str] = "Somebody who has the recognizer and the liveness detector, and wears one patch for both."
-    refs: ClassVar[tuple[str, ...]] = ("L5", "R3", "R8")
+    refs: ClassVar[tuple[str, ...]] = ("000 §4.1", "000 §4.3.2")
 
     def __post_init__(self) -> None:
         super().__post_init__()

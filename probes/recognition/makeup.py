@@ -78,7 +78,7 @@ class MakeupPatch:
 
     goal: ClassVar[str] = "somebody is taken for another, or no longer for themselves, by what looks like make-up"
     threat: ClassVar[str] = "Somebody who has the recognizer and others, and trains a network that paints faces."
-    refs: ClassVar[tuple[str, ...]] = ("R5",)
+    refs: ClassVar[tuple[str, ...]] = ("000 §4.3.1",)
     access: ClassVar[Access] = "white-box"
 
     def __post_init__(self) -> None:

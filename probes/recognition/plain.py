@@ -31,7 +31,7 @@ class PlainPatch:
     kind: ClassVar[str]
     goal: ClassVar[str] = "none: what a patch does that nobody optimised"
     threat: ClassVar[str] = "Nobody: the same area covered without any knowledge of the model."
-    refs: ClassVar[tuple[str, ...]] = ("R1",)
+    refs: ClassVar[tuple[str, ...]] = ("000 §4.1",)
     access: ClassVar[Access] = "none"
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ class PlainPatch:
 
 
 class NoiseFace(PlainPatch):
-    """Even noise."""
+    """Even noise, drawn for each pair by its names: what it wins is occlusion."""
 
     kind: ClassVar[str] = "noise"
 
@@ -76,7 +76,7 @@ class NoiseFace(PlainPatch):
 
 
 class GreyFace(PlainPatch):
-    """Grey of 0.5."""
+    """Plain grey of 0.5: what it wins is occlusion."""
 
     kind: ClassVar[str] = "grey"
 

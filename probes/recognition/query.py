@@ -52,7 +52,7 @@ class QueryFace:
         "Somebody who may compare photographs as often as the budget says and sees the similarity scores; photographs "
         "of the target are public, gradients and embeddings are not seen"
     )
-    refs: ClassVar[tuple[str, ...]] = ("R8", "NISTAML.022", "AML.T0043.001")
+    refs: ClassVar[tuple[str, ...]] = ("000 §4.1", "NISTAML.022", "AML.T0043.001")
     access: ClassVar[Access] = "query"
     version: ClassVar[int] = 1
 

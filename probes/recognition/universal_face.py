@@ -59,7 +59,7 @@ class UniversalFace:
 
     goal: ClassVar[str] = "One printed patch with which whoever wears it is taken for somebody else, or not recognised"
     threat: ClassVar[str] = "Somebody who knows the model, prints one patch and hands it to people never seen before"
-    refs: ClassVar[tuple[str, ...]] = ("R8", "NISTAML.022", "AML.T0043.000")
+    refs: ClassVar[tuple[str, ...]] = ("000 §4.1", "NISTAML.022", "AML.T0043.000")
     access: ClassVar[Access] = "white-box"
     version: ClassVar[int] = 1
 
