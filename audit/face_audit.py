@@ -21,7 +21,7 @@ from audit.face_surrogates import face_surrogates
 from audit.landmarks import LandmarkCache
 from audit.measures.intervals import Resampling
 from audit.measures.pairwise import people_of
-from audit.measures.verification import ScoredPairs, accuracy, cut_at
+from audit.measures.verification import ScoredPairs, accuracy, cut_at, impostor_pairs
 from audit.record import Data, Precondition, Unreadable, digest
 from audit.state import frozen
 
@@ -158,6 +158,18 @@ class FaceAudit:
     def scored(self, comparison: Comparison) -> ScoredPairs:
         """The held-out pairs with their clean scores."""
         return self._scored(self.clean(comparison), self.held_out, self.held_out.pairs)
+
+    def strangers(self, comparison: Comparison) -> ScoredPairs | None:
+        """Every face of the held-out pairs with every one of somebody else; ``None`` where there are no embeddings."""
+        if not comparison.embeds:
+            return None
+        data = self.held_out
+        used = sorted({i for pair in data.pairs.tolist() for i in pair})
+        faces = data.portraits(used)
+        with frozen(self.session.subject.modules):
+            found = comparison.embeddings(faces.images, faces.landmarks)
+        names = [i or d for i, d in zip(faces.identities, faces.ids, strict=True)]
+        return impostor_pairs(found.double().numpy(), names, comparison.metric)
 
     @cached_property
     def surrogates(self) -> dict[str, Comparison]:

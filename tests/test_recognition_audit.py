@@ -80,6 +80,7 @@ def test_a_weak_recognizer_fails_where_it_is_attacked_and_passes_where_it_is_not
     ):
         assert verdicts[id] == "fail", id
     assert rows["REC-CLEAN"]["measure"]["value"] == 1
+    assert rows["REC-FMR"]["measure"]["n"] > 100, "everybody is compared with everybody else"
     assert rows["REC-IMPERSONATE/features"]["measure"]["value"] >= 0.9
     assert rows["REC-DODGE/features"]["access"] == "white-box"
     assert rows["REC-TRANSFER/dodge"]["access"] == "transfer"
