@@ -33,7 +33,7 @@ audit: $(VENV)/.audit
 # One thread for each worker: threads that spin for one another are slower than none. A file stays on one worker, so that
 # what its tests share is made once.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
