@@ -258,6 +258,13 @@ class FaceAudit:
         rows = self.held_out.pairs[self.under_attack(goal), 0].tolist()
         return [dict(self.held_out.faces[i].groups) for i in rows]
 
+    def pair_groups(self) -> dict[str, list[str]]:
+        """Kind -> the group of each held-out pair; empty where its two people are of two groups, or nobody says."""
+        faces = self.held_out.faces
+        both = [(dict(faces[a].groups), dict(faces[b].groups)) for a, b in self.held_out.pairs.tolist()]
+        kinds = sorted({k for pair in both for g in pair for k in g})
+        return {k: [a.get(k, "") if a.get(k) == b.get(k) else "" for a, b in both] for k in kinds}
+
     def gallery(self, without: Sequence[str]) -> Portraits:
         """One photograph of everybody of the held-out side: those that the data enrols, else one by digest.
 

@@ -118,6 +118,8 @@ def test_the_record_tells_what_a_reviewer_asks_for(whole):
     groups = {c["group"] for c in row["conditions"]}
     assert {"Success of unoptimised patches in the same place", "Success by hair"} <= groups
     assert {e["role"] for e in row["evidence"]} >= {"clean", "patched", "target", "difference", "patch", "control"}
+    by_group = {c["group"]: c["n"] for c in rows["REC-CLEAN"]["conditions"]}
+    assert {"FMR by hair", "FNMR by hair"} <= set(by_group)
     (curve,) = rows["REC-CLEAN"]["curves"]
     assert (curve["x_label"], curve["y_label"]) == ("FMR", "FNMR")
     (ladder,) = [c for c in rows["REC-AREA/dodge"]["curves"] if c["title"] == "Success by area"]

@@ -77,6 +77,7 @@ def _show(subject: Subject, facts: list[Precondition]) -> None:
     extras = {
         "surrogates(device), for attacks by transfer": subject.surrogates_fn,
         "generator(device), for attacks in a face generator": subject.generator_fn,
+        "landmarks(device), for photographs without any": subject.landmarks_fn,
         "data(root), the owner's own data": subject.data_fn,
     }
     for name, function in extras.items():

@@ -19,7 +19,7 @@ from audit.measures import verification
 from audit.measures.face_pictures import picture_patches, picture_triples
 from audit.measures.face_rules import FaceRules
 from audit.measures.intervals import Estimate, Resampling, clopper_pearson
-from audit.measures.pairwise import people_of, share_of_pairs
+from audit.measures.pairwise import by_group, people_of, share_of_pairs
 from audit.measures.verification import ScoredPairs
 from audit.record import Condition, Curve, Diagnostic, Series
 from audit.state import frozen, modules_of
@@ -34,6 +34,7 @@ WEAKER = 0.05
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Rate = Callable[[ScoredPairs, float, Resampling], Estimate]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,17 @@ class FaceMeasure:
         for name, rate in (("FMR", verification.fmr), ("FNMR", verification.fnmr), ("accuracy", verification.accuracy)):
             self._condition(name, rate(pairs, cut, self.resampling), where)
         self._condition("EER", verification.eer(pairs, self.resampling), "Whatever the threshold")
+        for kind, labels in self.faces.pair_groups().items():
+            for name, rate in (("FMR", verification.fmr), ("FNMR", verification.fnmr)):
+
+                def of(rows: Bools, rate: Rate = rate) -> Estimate:
+                    return rate(pairs[rows], cut, self.resampling)
+
+                rates = by_group(labels, of)
+                for group, e in rates.rates.items():
+                    self._condition(group, e, f"{name} by {kind}")
+                if rates.worst is not None:
+                    self.trial.details[f"worst {name} by {kind}"] = rates.worst
         curve = verification.det(pairs)
         if len(curve.cuts):
             line = Series(name="clean pairs", x=curve.fmr.tolist(), y=curve.fnmr.tolist())
