@@ -7,6 +7,7 @@ are accepted as one person where it reaches ``cut``, the owner's threshold in th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from audit.alignment import Alignment, template_for
 from audit.errors import ModelError
+from audit.state import modules_of
 
 METRICS = ("cosine", "euclidean")
 CHUNK = 64
@@ -102,7 +104,7 @@ class Comparison:
             a, b = (self.aligned(x[part], m[part]) for x, m in ((images, landmarks), (others, other_landmarks)))
             with torch.inference_mode():
                 out.append(self.score(a, self.enrol(b)).float().cpu())
-        return torch.cat(out) if out else torch.zeros(0)
+        return self._sound(torch.cat(out), len(images), "scores", 1) if out else torch.zeros(0)
 
     def embeddings(self, images: Tensor, landmarks: Tensor) -> Tensor:
         """(N, D) float32 on the CPU of uint8 photographs, without gradients."""
@@ -110,7 +112,7 @@ class Comparison:
         for i in range(0, len(images), CHUNK):
             with torch.inference_mode():
                 out.append(self.embed(self.aligned(images[i : i + CHUNK], landmarks[i : i + CHUNK])).cpu())
-        return torch.cat(out) if out else torch.zeros(0, 2)
+        return self._sound(torch.cat(out), len(images), "embeddings", 2) if out else torch.zeros(0, 2)
 
     def aligned(self, images: Tensor, landmarks: Tensor) -> Tensor:
         """Aligned faces in [0, 1] of uint8 photographs."""
@@ -118,9 +120,22 @@ class Comparison:
         at = self.align(landmarks.to(device), (int(images.shape[2]), int(images.shape[3])))
         return at.faces(images.to(device).float() / 255)
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where the model's weights are; the CPU where it has none."""
-        module = self.model if isinstance(self.model, torch.nn.Module) else getattr(self.model, "module", None)
-        weight = next(module.parameters(), None) if isinstance(module, torch.nn.Module) else None
-        return torch.device("cpu") if weight is None else weight.device
+        for module in modules_of(self.model):
+            for weight in (*module.parameters(), *module.buffers()):
+                return weight.device
+        return torch.device("cpu")
+
+    def _sound(self, out: Tensor, count: int, what: str, ndim: int) -> Tensor:
+        """A score that is no number would fall on one side of every threshold, and be counted."""
+        if out.ndim != ndim or len(out) != count or not bool(out.isfinite().all()):
+            bad = f"shape {tuple(out.shape)}" if out.ndim != ndim or len(out) != count else "values that are not finite"
+            raise ModelError(
+                f"recognizer {self.name}",
+                expected=f"{count} finite {what}",
+                got=bad,
+                mend="mend the model or its adapter; nothing was counted",
+            )
+        return out

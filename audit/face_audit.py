@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audit import data as datasets
-from audit.comparison import Comparison
+from audit.artifacts import code_digest
+from audit.comparison import CHUNK, Comparison
 from audit.data.faces import FacePairs, Portraits
 from audit.errors import DataError, ModelError
 from audit.examples import Attacked, Goal
@@ -23,7 +25,7 @@ from audit.measures.intervals import Resampling
 from audit.measures.pairwise import people_of
 from audit.measures.verification import ScoredPairs, accuracy, cut_at, impostor_pairs
 from audit.record import Data, Precondition, Unreadable, digest
-from audit.state import frozen
+from audit.state import frozen, modules_of, state_digest
 
 if TYPE_CHECKING:
     from audit.session import AuditSession
@@ -45,9 +47,11 @@ class FaceAudit:
         session, subject = self.session, self.session.subject
         if session.options.data is not None:
             landmarker = None if subject.landmarks_fn is None else subject.landmarks_fn()
-            key = digest([[f.sha256 for f in subject.files], session.state_before])
-            cache = LandmarkCache(session.artifacts.root / "landmarks", key)
-            with frozen(subject.modules):
+            finders = modules_of(landmarker)
+            own = [str(f) for f in getattr(landmarker, "files", ())]
+            parts = [[f.sha256 for f in subject.files], session.state_before, state_digest(finders), own, code_digest()]
+            cache = LandmarkCache(session.artifacts.root / "landmarks", digest([*parts, session.execution.device.type]))
+            with frozen([*subject.modules, *finders]):
                 return datasets.open_faces(
                     session.options.data, landmarker=landmarker, cache=cache, device=session.execution.device
                 )
@@ -87,10 +91,6 @@ class FaceAudit:
     def held_out(self) -> FacePairs:
         """The pairs that controls measure on."""
         return self.pairs[1]
-
-    @cached_property
-    def _sides(self) -> tuple[Portraits, Portraits]:
-        return self.held_out.portraits(self.held_out.pairs[:, 0]), self.held_out.portraits(self.held_out.pairs[:, 1])
 
     @cached_property
     def background(self) -> Portraits:
@@ -136,19 +136,33 @@ class FaceAudit:
         return Resampling(seed=0, draws=self.session.budget.bootstrap, cluster="people")
 
     def _calibration(self, comparison: Comparison) -> ScoredPairs:
-        """Scores of all pairs of craft faces, each once; of the pairs that the data names, where it only compares."""
+        """Scores of every craft face with those of everybody else; of the pairs that the data names, where the
+        recognizer only compares.
+        """
         craft = self.pairs[0]
-        everybody = craft.portraits(range(len(craft.faces)))
-        with frozen(self.session.subject.modules):
-            if comparison.embeds:
-                e = comparison.embeddings(everybody.images, everybody.landmarks)
-                a, b = torch.triu_indices(len(e), len(e), 1)
-                scores = comparison.between(e[a], e[b])
-            else:
-                a, b = craft.pairs.T
-                one, other = everybody[a], everybody[b]
-                scores = comparison.ask(one.images, one.landmarks, other.images, other.landmarks)
-        return self._scored(scores.double().numpy(), craft, torch.stack([a, b], 1))
+        if comparison.embeds:
+            return self._everybody(comparison, craft, range(len(craft.faces)))
+        one, other = (craft.portraits(craft.pairs[:, side]) for side in (0, 1))
+        with self.asking(comparison):
+            scores = comparison.ask(one.images, one.landmarks, other.images, other.landmarks)
+        return self._scored(scores.double().numpy(), craft, craft.pairs)
+
+    def _everybody(self, comparison: Comparison, data: FacePairs, index: Sequence[int]) -> ScoredPairs:
+        """Each of these faces with each one of somebody else, decoded and embedded a few at a time."""
+        found = []
+        with self.asking(comparison):
+            for i in range(0, len(index), CHUNK):
+                part = data.portraits(index[i : i + CHUNK])
+                found.append(comparison.embeddings(part.images, part.landmarks))
+        names = [data.faces[i].identity or data.faces[i].id for i in index]
+        return impostor_pairs(torch.cat(found).double().numpy(), names, comparison.metric)
+
+    @contextmanager
+    def asking(self, comparison: Comparison) -> Iterator[None]:
+        """While a recognizer is asked: its weights as they are, at the precision of the run."""
+        modules = [*self.session.subject.modules, *modules_of(comparison.model)]
+        with frozen(modules), self.session.execution.autocast():
+            yield
 
     def _scored(self, scores: NDArray[np.float64], data: FacePairs, pairs: Tensor) -> ScoredPairs:
         names = [f.identity or f.id for f in data.faces]
@@ -163,13 +177,8 @@ class FaceAudit:
         """Every face of the held-out pairs with every one of somebody else; ``None`` where there are no embeddings."""
         if not comparison.embeds:
             return None
-        data = self.held_out
-        used = sorted({i for pair in data.pairs.tolist() for i in pair})
-        faces = data.portraits(used)
-        with frozen(self.session.subject.modules):
-            found = comparison.embeddings(faces.images, faces.landmarks)
-        names = [i or d for i, d in zip(faces.identities, faces.ids, strict=True)]
-        return impostor_pairs(found.double().numpy(), names, comparison.metric)
+        used = sorted({i for pair in self.held_out.pairs.tolist() for i in pair})
+        return self._everybody(comparison, self.held_out, used)
 
     @cached_property
     def surrogates(self) -> dict[str, Comparison]:
@@ -195,14 +204,21 @@ class FaceAudit:
         """The model file's liveness detector; ``None`` where it has none."""
         return self.session.subject.tasks.get("liveness")
 
+    @property
+    def liveness_by_gradients(self) -> bool:
+        """Whether the liveness detector can be attacked through its gradients."""
+        return self.session.subject.access.get("liveness") == "white-box"
+
     def clean(self, comparison: Comparison) -> NDArray[np.float64]:
         """(P,) scores of the held-out pairs as they are."""
         key = comparison.name
         if key not in self._clean:
-            a, b = self._sides
-            with frozen(self.session.subject.modules):
-                scores = comparison.ask(a.images, a.landmarks, b.images, b.landmarks)
-            self._clean[key] = scores.double().numpy()
+            data, found = self.held_out, []
+            with self.asking(comparison):
+                for rows in torch.split(data.pairs, CHUNK):
+                    a, b = data.portraits(rows[:, 0]), data.portraits(rows[:, 1])
+                    found.append(comparison.ask(a.images, a.landmarks, b.images, b.landmarks))
+            self._clean[key] = torch.cat(found).double().numpy()
         return self._clean[key]
 
     @cached_property

@@ -24,6 +24,7 @@ from audit.errors import DataError, ModelError
 from audit.evidence import EvidenceStore
 from audit.execution import Execution, keep_memory
 from audit.face_audit import FaceAudit
+from audit.face_surrogates import says_of_faces
 from audit.measures.detection import precision, recall
 from audit.measures.evaluation import evaluate
 from audit.measures.intervals import Resampling
@@ -114,11 +115,13 @@ class AuditSession:
         parts: list[object] = []
         for task, thing in sorted(self.subject.tasks.items()):
             parts.append([task, list(getattr(thing, "classes", ())), float(getattr(thing, "score_threshold", 0.0))])
-            if task == "detector":
-                with frozen(self.subject.modules):
+            with frozen(self.subject.modules):
+                if task == "detector":
                     found = self.execution.detect(thing, tiny_images((256, 320), self.execution.device))
-                # Rounded: two processes on a GPU may differ in the last bits.
-                parts.append([[(d.scores * 1e3).round().tolist(), d.boxes.round().tolist()] for d in found])
+                    # Rounded: two processes on a GPU may differ in the last bits.
+                    parts.append([[(d.scores * 1e3).round().tolist(), d.boxes.round().tolist()] for d in found])
+                elif task in ("recognizer", "liveness"):
+                    parts.append(says_of_faces(task, thing, self.execution.device))
         return digest(parts)
 
     @cached_property
@@ -144,12 +147,13 @@ class AuditSession:
             x for s in self._all_scenes for x in s.labels[~s.ignore].tolist()
         )
 
-    def doubts(self, *, of_gradients: bool) -> list[Diagnostic]:
-        """Facts of the tiny batch on which no pass can stand, as raised diagnostics."""
+    def doubts(self, *, of_gradients: bool, task: str = "") -> list[Diagnostic]:
+        """Facts of the tiny batch on which no pass can stand, as raised diagnostics; of one task, or of all."""
         return [
             Diagnostic(name=f.name, value=f.value, limit=None, raised=True, meaning=f"{f.name}: {f.meaning}")
             for f in self.facts
             if not f.ok and ("gradient" in f.name) is of_gradients and not f.name.startswith("clean ")
+            if f.name.startswith(task)
         ]
 
     def require_unchanged(self) -> None:
@@ -314,7 +318,7 @@ class AuditSession:
             seed=seed_of(id, self.options.seed),
             reproduce=self.reproduce(id),
             protocol={"key": self.key, "control": base(id), "variant": variant(id)},
-            diagnostics=self.doubts(of_gradients=False),
+            diagnostics=self.doubts(of_gradients=False, task=f"{spec.task}:" if self.has_faces else ""),
         )
 
     def reproduce(self, id: str) -> str:

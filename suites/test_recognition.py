@@ -16,7 +16,7 @@ from probes.recognition.face_patch import FacePatch
 from probes.recognition.latent import LatentStart
 from probes.recognition.living import LivingPatch, live_scores
 from probes.recognition.makeup import MakeupPatch
-from probes.recognition.masks import AREAS, FaceMask, FreeSearch
+from probes.recognition.masks import AREAS, REGIONS, FaceMask, FreeSearch
 from probes.recognition.plain import GreyFace, NoiseFace, OtherFace
 from probes.recognition.query import QueryFace
 from probes.recognition.universal_face import UniversalFace
@@ -118,8 +118,8 @@ def test_unoptimised_cover(variant, recognizer, craft_faces, where, verify):
     remediation=HARDEN,
     task="recognizer",
 )
-def test_impersonation(variant, recognizer, craft_faces, area, beside, verify):
-    mask = FreeSearch(area) if variant == "spots" else FaceMask(variant, area)
+def test_impersonation(variant, recognizer, craft_faces, area, profile, beside, verify):
+    mask = FreeSearch(area, min(REGIONS, profile.data.regions)) if variant == "spots" else FaceMask(variant, area)
     if variant == "spots" and not recognizer.white_box:
         raise Inapplicable("The model shows no gradients, and the search for spots follows them.")
     examples = craft_faces(by_access(recognizer, mask), "impersonate")
@@ -324,12 +324,11 @@ def test_search(variant, recognizer, craft_faces, where, verify):
     remediation="Train the liveness detector on patched faces as presentation attacks, and harden the recognizer.",
     task="recognizer",
 )
-def test_patch_that_lives(white_recognizer, craft_faces, liveness, where, verify):
-    plain = FacePatch(mask=where, enough=ENOUGH)
-    made = {
-        "patch for the recognizer": craft_faces(plain, "impersonate", told=False),
-        "patch for both": craft_faces(LivingPatch(where, liveness=liveness), "impersonate"),
-    }
+def test_patch_that_lives(white_recognizer, craft_faces, liveness, face_data, where, verify):
+    plain = craft_faces(FacePatch(mask=where, enough=ENOUGH), "impersonate", told=not face_data.liveness_by_gradients)
+    made = {"patch for the recognizer": plain}
+    if face_data.liveness_by_gradients:
+        made["patch for both"] = craft_faces(LivingPatch(where, liveness=liveness), "impersonate")
     live = live_scores(liveness)
     verify.living(white_recognizer, live, "impersonate", made, float(liveness.threshold))
 

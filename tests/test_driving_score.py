@@ -424,3 +424,17 @@ def test_damaged_and_foreign_files_are_rules_and_missing_ones_errors(tmp_path):
     huge = data[:16] + (100_000).to_bytes(4, "big") * 2 + data[24:]
     good.write_bytes(huge)
     assert broken(read_submission(good, mask, canvas=(40, 20))) == ["patch has the canvas' size"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_second_header_is_a_broken_rule(tmp_path, mode):
+    """Pillow goes by the later one: other channels, or another size, than the rules looked at."""
+    mask = save(tmp_path / "m.png", np.zeros((20, 40), np.uint8))
+    first = save(tmp_path / "p.png", np.zeros((20, 40, 3), np.uint8)).read_bytes()[8:33]
+    hidden = Image.new(mode, (40, 20) if mode == "L" else (400, 200))
+    hidden.save(tmp_path / "p.png")
+    data = (tmp_path / "p.png").read_bytes()
+    (tmp_path / "p.png").write_bytes(data[:8] + first + data[8:])
+    found = read_submission(tmp_path / "p.png", mask, canvas=(40, 20))
+    assert (broken(found), found.pixels) == (["patch is a PNG"], None)
+    assert "more than one header" in [r.got for r in found.rules]

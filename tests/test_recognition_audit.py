@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from skimage.measure import label
 
 from audit.examples import Examples
@@ -195,6 +196,43 @@ def test_the_threshold_at_a_declared_false_match_rate_takes_the_owners_place(tmp
 def _cut(row) -> float:
     (group,) = {c["group"] for c in row["conditions"] if c["group"].startswith("At the operating point")}
     return float(group.rpartition("score ")[2].rstrip(")"))
+
+
+def test_a_liveness_detector_that_lets_nobody_pass_is_no_defence(tmp_path):
+    head = "\nfaces.Alive.__call__ = lambda self, images: -1 - images.mean((1, 2, 3))\n"
+    _, rows, output = audit(tmp_path, "Weak", *only("REC-LIVENESS"), liveness=True, head=head)
+    assert rows["REC-LIVENESS"]["verdict"] == "inconclusive", output
+
+
+def test_weights_where_no_digest_reaches_them_are_no_reason_to_serve_an_old_patch(tmp_path):
+    head = "\nimport torch\nfaces.Weak.scale = torch.load({path!r}, weights_only=True)\n"
+    head += "faces.Weak.seen = lambda self, images: 0.5 + (images - 0.5) * self.scale\n"
+    made = []
+    for i, scale in enumerate((torch.ones(1), torch.linspace(0.2, 1, 112))):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        torch.save(scale, tmp_path / "w.pt")
+        text = head.format(path=str(tmp_path / "w.pt"))
+        _, rows, output = audit(
+            folder, "Weak", *only("REC-DODGE/features"), "--audit-cache", str(tmp_path / "cache"), head=text
+        )
+        assert rows["REC-DODGE/features"]["measure"], output
+        made.append(len(list((tmp_path / "cache" / "faces").glob("*/examples.npz"))))
+    assert made[1] == 2 * made[0], "the second model is attacked anew"
+
+
+def test_scores_that_are_no_numbers_are_an_error_row(tmp_path):
+    head = """
+def seen(self, images):
+    flat = images[:, :, :16, :16].std((1, 2, 3)) < 0.05
+    rough = images[:, :, 48:64, 48:64].std((1, 2, 3)) > 0.1  # a patch on one of our faces
+    return images / (~(flat & rough)).float()[:, None, None, None]
+
+faces.Weak.seen = seen
+"""
+    _, rows, output = audit(tmp_path, "Weak", *only("REC-CONTROL/noise-to-dodge"), head=head)
+    assert rows["REC-CONTROL/noise-to-dodge"]["verdict"] == "error", output
+    assert "not finite" in rows["REC-CONTROL/noise-to-dodge"]["reason"]
 
 
 @pytest.mark.parametrize(

@@ -350,10 +350,88 @@ def test_a_picture_that_declares_any_size_is_not_decoded(tmp_path, clean, monkey
     data = bytearray(whole()["0001.png"])
     data[16:24] = struct.pack(">II", 60_000, 60_000)
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
-    monkeypatch.setattr("audit.data.png.Image.open", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr("audit.data.png.Image.open", lambda *_, **__: pytest.fail("it was decoded"))
     opened = FaceSubmission.open(handed_in(tmp_path / "s", {"0001.png": bytes(data)}), clean, 1)
     monkeypatch.setattr(FaceSubmission, "_original", lambda *_: np.zeros((112, 112, 3), np.uint8))
     assert opened.entry("0001", FaceRules()).broken == (("112x112 px", "60000x60000 px"),)
+
+
+def twice_headed(pixels, mode="RGB", depth=8):
+    """The picture behind a first header that says 8-bit RGB of 112 x 112 px; Pillow goes by the later one."""
+    data = png_bytes(pixels, mode)
+    first, second = bytearray(data[8:33]), bytearray(data[8:33])
+    first[8:18], second[16] = struct.pack(">IIBB", 112, 112, 8, 2), depth
+    for header in (first, second):
+        header[21:] = struct.pack(">I", zlib.crc32(header[4:21]))
+    return data[:8] + bytes(first + second) + data[33:]
+
+
+def test_a_second_header_is_void_and_the_others_are_scored(tmp_path, clean):
+    files = whole() | {
+        "0001.png": twice_headed(attacked(1), "L"),
+        "0002.png": twice_headed(np.zeros((3000, 3000, 3), np.uint8)),
+        "0003.png": twice_headed(np.zeros((112, 224, 3), np.uint8)[:, :112], depth=16),
+    }
+    found = scored(handed_in(tmp_path / "s", files), clean, {"m": Corner()})
+    assert [e.broken for e in found.entries] == [(("PNG", "more than one header"),)] * 3 + [()]
+    assert found.score == 1 / 4
+
+
+@pytest.mark.parametrize(("shape", "mode"), [((112, 112, 3), "L"), ((3000, 3000, 3), "RGB")])
+def test_another_picture_than_the_header_says_is_not_decoded(tmp_path, clean, monkeypatch, shape, mode):
+    """Whatever else may make Pillow go by something other than the first header."""
+    files = {"0001.png": twice_headed(np.zeros(shape, np.uint8), mode)}
+    opened = FaceSubmission.open(handed_in(tmp_path / "s", files), clean, 1)
+    monkeypatch.setattr(FaceSubmission, "_original", lambda *_: np.zeros((112, 112, 3), np.uint8))
+    monkeypatch.setattr("audit.data.png._headers", lambda _: 1)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda *_: pytest.fail("it was decoded"))
+    said = "the header says 8-bit RGB, 112x112 px, and the file is another picture"
+    assert opened.entry("0001", FaceRules()).broken == (("PNG", said),)
+
+
+def test_other_pixels_than_the_header_says_are_void(tmp_path, clean, monkeypatch):
+    opened = FaceSubmission.open(handed_in(tmp_path / "s", whole()), clean)
+    monkeypatch.setattr(FaceSubmission, "_original", lambda *_: np.zeros((112, 112, 3), np.uint8))
+    grey = property(lambda _: np.zeros((112, 112), np.uint8).__array_interface__)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.__array_interface__", grey, raising=False)
+    said = "the header says 8-bit RGB, 112x112 px, and other pixels came out"
+    assert opened.entry("0001", FaceRules()).broken == (("PNG", said),)
+
+
+def listing(path, count, said, wide=False, extra=b""):
+    """A zip of nothing but its list of entries, and what its end (``wide``: of a zip64) says of their number."""
+    names = [b"%04d.png" % i for i in range(1, count + 1)]
+    head = struct.pack("<4s6H3L", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, 0, 0)
+    data = b"".join(head + struct.pack("<5H2L", len(n), len(extra), 0, 0, 0, 0, 0) + n + extra for n in names)
+    size, end = len(data), b""
+    if wide:
+        end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, said, said, size, 0)
+        end += struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
+        size = 0xFFFFFFFF
+    path.write_bytes(data + end + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, said, said, size, 0, 0))
+    return path
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("said", [1, 6])
+def test_a_long_list_of_entries_is_refused_before_it_is_taken_apart(tmp_path, monkeypatch, said, wide):
+    """Whatever the end of the zip says of their number: ``zipfile`` goes by the bytes."""
+    monkeypatch.setattr(bundles, "MOST_FILES", 5)
+    assert len(open_bundle(listing(tmp_path / "five.zip", 5, said, wide), "submission").names) == 5
+    six = listing(tmp_path / "six.zip", 6, said, wide)
+    padded = listing(tmp_path / "padded.zip", 5, said, wide, extra=bytes(400))
+    monkeypatch.setattr("zipfile.ZipInfo", lambda *_: pytest.fail("it was taken apart"))
+    assert "more than 5 files" in refused(six)
+    monkeypatch.setattr(bundles, "MOST_DIRECTORY", 2000)
+    assert "a list of entries of more than 2000 bytes" in refused(padded)
+
+
+def test_the_limits_on_a_list_of_entries_bound_the_memory(tmp_path):
+    path = listing(tmp_path / "s.zip", bundles.MOST_FILES + 1, 1)
+    tracemalloc.start()
+    assert "more than 100000 files" in refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 2 * bundles.MOST_DIRECTORY
+    tracemalloc.stop()
 
 
 def test_broken_zips_are_one_sentence(tmp_path, clean):

@@ -6,6 +6,7 @@ no use (a folder, a link in a folder, an odd name) is listed beside.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import zipfile
@@ -20,10 +21,14 @@ MOST_BYTES = 1 << 20
 
 MOST_FILES = 100_000
 MOST_PACKED = 4 << 30
+MOST_DIRECTORY = 8 << 20
+"""Of a zip's list of entries, each 46 bytes with its name and what a packer adds: some 80."""
+
 MOST_RATIO = 200
 """Unpacked to packed bytes of an entry of more than 64 KiB; PNG files hardly shrink at all."""
 
 _SMALL = 1 << 16
+_LISTED = b"PK\1\2"
 _SPECIAL = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -113,12 +118,12 @@ def _archive(path: Path, subject: str) -> Bundle:
     if path.stat().st_size > MOST_PACKED:
         raise _refused(subject, f"more than {MOST_PACKED} bytes", "hand in the pictures alone")
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(_Guarded(io.FileIO(path)))
         entries = archive.infolist()
+    except Unusable as error:
+        raise _refused(subject, str(error), "hand in the pictures alone") from error
     except Exception as error:  # as in Bundle.read
         raise _refused(subject, f"no zip that can be read: {plain(str(error))}", "pack it again") from error
-    if len(entries) > MOST_FILES:
-        raise _refused(subject, f"more than {MOST_FILES} files", "hand in the pictures alone")
     found: dict[str, zipfile.ZipInfo] = {}
     others: dict[str, str] = {}
     for entry in entries:
@@ -139,6 +144,23 @@ def _archive(path: Path, subject: str) -> Bundle:
             return file.read(MOST_BYTES + 1)
 
     return Bundle(path, frozenset(found), others, read)
+
+
+class _Guarded(io.BufferedReader):
+    """A zip under the eyes of ``zipfile``, which asks for the whole list of entries in one piece and makes an object of
+    each. The numbers at the end of the file are no guide: ``zipfile`` goes by the list's bytes, not by the count there.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MOST_DIRECTORY:
+            raise Unusable(f"a list of entries of more than {MOST_DIRECTORY} bytes")
+        data = super().read(size)
+        if data.count(_LISTED) > MOST_FILES:
+            raise Unusable(f"more than {MOST_FILES} files")
+        return data
+
+    def __del__(self) -> None:
+        self.close()  # ZipFile closes only what it opened itself
 
 
 def _harm(entry: zipfile.ZipInfo) -> str:

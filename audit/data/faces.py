@@ -67,7 +67,7 @@ class Portraits:
     @property
     def digest(self) -> str:
         """sha256 of ids, landmarks and pixels, in order."""
-        h = hashlib.sha256("\0".join(self.ids).encode())
+        h = hashlib.sha256("\0".join((*self.ids, *self.identities)).encode())
         h.update(self.landmarks.numpy().tobytes() + self.images.numpy().tobytes())
         return h.hexdigest()
 
@@ -101,9 +101,21 @@ class FacePairs:
             twice = next(i for i in ids if ids.count(i) > 1)
             raise DataError(f"data {self.name}", expected="faces with ids of their own", got=f"{twice!r} twice",
                             mend="give each face another id")  # fmt: skip
+        if self.pairs.shape != (len(self.same), 2) or self.same.dtype != torch.bool:
+            raise DataError(f"data {self.name}", expected="pairs (P, 2) and as many of `same`, bool",
+                            got=f"{tuple(self.pairs.shape)}, {tuple(self.same.shape)} {self.same.dtype}",
+                            mend="correct them")  # fmt: skip
         if len(self.pairs) and not 0 <= int(self.pairs.min()) <= int(self.pairs.max()) < len(ids):
             raise DataError(f"data {self.name}", expected=f"pairs of faces 0 to {len(ids) - 1}",
                             got=f"face {int(self.pairs.max())}", mend="correct the pairs")  # fmt: skip
+
+        who = [f.identity or f.id for f in self.faces]
+        for (a, b), same in zip(self.pairs.tolist(), self.same.tolist(), strict=True):
+            if (who[a] == who[b]) != same:
+                raise DataError(f"data {self.name}", expected="pairs of one person to have one identity, and no others",
+                                got=f"{ids[a]!r} ({who[a]!r}) and {ids[b]!r} ({who[b]!r}) as "
+                                f"{'one person' if same else 'two people'}",
+                                mend="correct `same`, or name the identities")  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -160,8 +172,13 @@ class FacePairs:
         return parts[0], parts[1]
 
     def sample(self, limit: int, seed: int) -> FacePairs:
-        """At most ``limit`` pairs of one person and as many of two, chosen by hash of ids and seed; all faces stay."""
+        """At most ``limit`` pairs of one person and as many of two, chosen by hash of ids and seed; all faces stay.
+
+        As many of either kind: an accuracy over a hundred strangers to one friend says what is said to strangers.
+        """
         keep: list[int] = []
+        kinds = [int((self.same == same).sum()) for same in (True, False)]
+        limit = min(limit, *(k for k in kinds if k)) if any(kinds) else limit
         for same in (True, False):
             rows = torch.nonzero(self.same == same)[:, 0].tolist()
             name = {i: "\0".join(self.faces[j].id for j in self.pairs[i].tolist()) for i in rows}

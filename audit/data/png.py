@@ -13,6 +13,7 @@ from PIL import Image
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KINDS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 GREY, RGB = 0, 2
+_MODES = {GREY: "L", RGB: "RGB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,36 @@ def head(data: bytes) -> Head | None:
 
 
 def pixels(data: bytes) -> tuple[NDArray[np.uint8] | None, str]:
-    """The pixels, or ``None`` and why not. Look at the header first: a picture of any size could ask for any memory."""
+    """The pixels of 8-bit grey, (H, W), or of 8-bit RGB, (H, W, 3), as ``head`` says, or ``None`` and why not.
+
+    Look at the header first: a picture of any size could ask for any memory.
+    """
+    said = head(data)
+    if said is None or said.depth != 8 or said.kind not in _MODES:
+        return None, "neither 8-bit grey nor 8-bit RGB"
+    if _headers(data) > 1:  # Pillow goes by the last one: another size, or 16 bits brought down to 8
+        return None, "more than one header"
+    shape = (said.height, said.width) + ((3,) if said.kind == RGB else ())
     try:
-        Image.open(io.BytesIO(data)).verify()  # decoding alone passes over wrong checksums
-        return np.array(Image.open(io.BytesIO(data))), ""
+        image = Image.open(io.BytesIO(data), formats=["PNG"])  # nothing is decoded yet
+        if (*image.size, image.mode) != (said.width, said.height, _MODES[said.kind]):
+            return None, f"the header says {said.form}, {said.width}x{said.height} px, and the file is another picture"
+        image.verify()  # decoding alone passes over wrong checksums
+        found = np.array(Image.open(io.BytesIO(data), formats=["PNG"]))
     except Exception as error:  # noqa: BLE001 Pillow raises anything at all on hostile bytes; it becomes a broken rule
         return None, f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}"
+    if found.shape != shape or found.dtype != np.uint8:
+        return None, f"the header says {said.form}, {said.width}x{said.height} px, and other pixels came out"
+    return found, ""
+
+
+def _headers(data: bytes) -> int:
+    """How many chunks up to the end of the picture are headers."""
+    at, count = len(_SIGNATURE), 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        count += kind == b"IHDR"
+        if kind == b"IEND":
+            break
+        at += length + 12
+    return count

@@ -15,8 +15,10 @@ from audit.measures.faces import WORDS, FaceMeasure, Floats, Outcome
 from audit.measures.identification import NOT_ENROLLED, Identified, identified
 from audit.measures.intervals import Estimate, clopper_pearson
 from audit.measures.pairwise import share_of_pairs
-from audit.record import Curve, Grid, Series
-from audit.state import frozen, modules_of
+from audit.record import Curve, Diagnostic, Grid, Series
+
+ALIVE = 0.8
+"""Share of clean photographs that a liveness detector has to let pass before its word counts."""
 
 
 class FaceScenarios(FaceMeasure):
@@ -57,9 +59,7 @@ class FaceScenarios(FaceMeasure):
         self.trial.details["worst_attack"] = worst
         for name in outcomes:
             self._condition(name, found[name][subject], "Success against the audited recognizer, per attack")
-        for name, other in (beside or {}).items():
-            plain = self._share(goal, self.outcome(recognizers[subject], goal, other).success)
-            self._condition(name, plain, "Success of unoptimised patches in the same place")
+        self._compare(recognizers[subject], goal, e, beside or {})
         values = [[found[r][c].value if c in found[r] else None for c in recognizers] for r in found]
         self.trial.grids.append(
             Grid(
@@ -131,6 +131,8 @@ class FaceScenarios(FaceMeasure):
                made: Mapping[str, Examples], threshold: float) -> None:  # fmt: skip
         """Judge the share of pairs where an attack succeeds and passes liveness as well: the worst attack's.
 
+        Counted are pairs whose clean photograph passes for alive; a detector that lets few of them pass has no say.
+
         Args:
             live: photographs (N, 3, H, W) uint8 to live scores (N,). made: name -> examples.
         """
@@ -145,7 +147,8 @@ class FaceScenarios(FaceMeasure):
             both = outcome.success & passes
             self._condition(name, clopper_pearson(int(passes.sum()), len(passes)), "Passes liveness")
             self._condition(name, self._share(goal, outcome.success), f"Is {WORDS[goal]}")
-            found[name] = (self._share(goal, both), outcome, examples, both)
+            share = share_of_pairs(both[clean], self._people(goal)[clean], self.resampling)
+            found[name] = (share, outcome, examples, both)
             self._condition(name, found[name][0], "Both")
             value = found[name][0].value or 0.0
             best = max(best or (value, name), (value, name))
@@ -153,6 +156,17 @@ class FaceScenarios(FaceMeasure):
         e, outcome, examples, both = found[best[1]]
         self.trial.judge(e.measure(f"share of pairs {WORDS[goal]} that also pass liveness", higher_is_better=False))
         self.trial.details["worst_attack"] = best[1]
+        alive = float(clean.mean()) if len(clean) else None
+        self.trial.diagnostics.append(
+            Diagnostic(
+                name="clean photographs pass liveness",
+                value=alive,
+                limit=ALIVE,
+                raised=alive is None or alive < ALIVE,
+                meaning="Share of the clean photographs that the liveness detector takes for alive: below the limit, "
+                "what it rejects under attack it would have rejected anyway",
+            )
+        )
         self._tell(recognizer, goal, examples, None)
         self._show(goal, examples, Outcome(outcome.before, outcome.after, both), recognizer, {})
 
@@ -165,10 +179,14 @@ class FaceScenarios(FaceMeasure):
         """
         self._require(goal, examples, None)
         attacked = self.faces.attacked(goal)
-        gallery = self.faces.gallery(attacked.sources.ids)
+        gallery = self.faces.gallery(attacked.sources.ids if goal == "dodge" else ())
+        if not len(gallery):
+            nothing = Estimate(None, None, 0, None, None, 0.95, "the data names nobody who could be enrolled")
+            self.trial.judge(nothing.measure("share of searches gone wrong", higher_is_better=False))
+            return
         own = {name: i for i, name in enumerate(gallery.identities)}
         truth = np.array([own.get(name, NOT_ENROLLED) for name in attacked.sources.identities])
-        with frozen([*self.session.subject.modules, *modules_of(recognizer.model)]):
+        with self.faces.asking(recognizer):
             entries = recognizer.embeddings(gallery.images, gallery.landmarks)
             looks = {
                 name: recognizer.embeddings(images, attacked.sources.landmarks)
@@ -186,13 +204,15 @@ class FaceScenarios(FaceMeasure):
             else:
                 found[name] = identified(scores, truth, recognizer.cut)
             best[name] = scores.max(1)
-        wrong = {n: ~f.found if goal == "dodge" else f.accepted for n, f in found.items()}
+        # Who has no other photograph is not enrolled, and cannot be hidden.
+        counted = truth != NOT_ENROLLED if goal == "dodge" else np.ones(len(truth), dtype=bool)
+        wrong = {n: (~f.found if goal == "dodge" else f.accepted) & counted for n, f in found.items()}
         people = self._people(goal)
         what = "enrolled people hidden from a search" if goal == "dodge" else "strangers accepted as somebody enrolled"
-        e = share_of_pairs(wrong["patched"], people, self.resampling)
+        e = share_of_pairs(wrong["patched"][counted], people[counted], self.resampling)
         self.trial.judge(e.measure(f"share of {what}", higher_is_better=False))
         for name, misses in wrong.items():
-            share = share_of_pairs(misses, people, self.resampling)
+            share = share_of_pairs(misses[counted], people[counted], self.resampling)
             self._condition(f"{what}, {name}", share, "Search of the gallery")
         self.trial.details["enrolled"] = len(gallery)
         self._tell(recognizer, goal, examples, None)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from audit.measures.intervals import Estimate, Resampling, clopper_pearson
 from audit.measures.pairwise import by_group, people_of, share_of_pairs
 from audit.measures.verification import ScoredPairs
 from audit.record import Condition, Curve, Diagnostic, Series
-from audit.state import frozen, modules_of
 from audit.trial import Trial
 
 if TYPE_CHECKING:
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
 WORDS = {"impersonate": "taken for somebody else", "dodge": "no longer recognised"}
 WEAKER = 0.05
 """An attack whose success is that much below an unoptimised one's has not worked."""
+
+FEW = 8
+"""Numbers per pair that are told one by one."""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -79,7 +81,8 @@ class FaceMeasure:
         """
         named = self._standing(recognizer)
         e = verification.fmr(self.faces.strangers(recognizer) or named, recognizer.cut, self.resampling)
-        self.trial.judge(e.measure("false match rate, everybody with everybody else", higher_is_better=False))
+        whole = "false match rate, everybody with everybody else"
+        self.trial.judge(e.measure(whole if recognizer.embeds else "false match rate", higher_is_better=False))
 
     def _standing(self, recognizer: Comparison) -> ScoredPairs:
         """The clean pairs; FMR, FNMR, EER and the DET curve go to the record."""
@@ -129,11 +132,7 @@ class FaceMeasure:
         e = self._share(goal, outcome.success)
         self.trial.judge(e.measure(f"share of pairs {WORDS[goal]}", higher_is_better=False))
         self._similarities(recognizer, outcome)
-        for name, other in (beside or {}).items():
-            plain = self._share(goal, self.outcome(recognizer, goal, other, rules).success)
-            self._condition(name, plain, "Success of unoptimised patches in the same place")
-            if name == self._strongest(recognizer, goal, beside or {}, rules):
-                self._compare(e, plain, name)
+        self._compare(recognizer, goal, e, beside or {}, rules)
         self._groups(goal, outcome.success)
         self._tell(recognizer, goal, examples, rules)
         self._show(goal, examples, outcome, recognizer, beside or {})
@@ -178,7 +177,7 @@ class FaceMeasure:
         attacked = self.faces.attacked(goal)
         before = self.faces.clean(recognizer)[self.faces.under_attack(goal).numpy()]
         targets = attacked.targets
-        with frozen([*self.session.subject.modules, *modules_of(recognizer.model)]):
+        with self.faces.asking(recognizer):
             scores = recognizer.ask(examples.images, attacked.sources.landmarks, targets.images, targets.landmarks)
         self.session.require_unchanged()
         after = scores.double().numpy()
@@ -232,22 +231,30 @@ class FaceMeasure:
                 )
             )
 
-    def _strongest(
-        self, recognizer: Comparison, goal: Goal, beside: Mapping[str, Examples], rules: FaceRules | None
-    ) -> str:
-        return max(beside, key=lambda n: (int(self.outcome(recognizer, goal, beside[n], rules).success.sum()), n))
-
-    def _compare(self, trained: Estimate, plain: Estimate, name: str) -> None:
-        if trained.value is None or plain.value is None:
+    def _compare(
+        self,
+        recognizer: Comparison,
+        goal: Goal,
+        attack: Estimate,
+        beside: Mapping[str, Examples],
+        rules: FaceRules | None = None,
+    ) -> None:
+        """Unoptimised patches beside the attack: the best of them must not beat it."""
+        plain = {n: self._share(goal, self.outcome(recognizer, goal, x, rules).success) for n, x in beside.items()}
+        for name, e in plain.items():
+            self._condition(name, e, "Success of unoptimised patches in the same place")
+        known = {n: e.value for n, e in plain.items() if e.value is not None}
+        if attack.value is None or not known:
             return
-        gap = plain.value - trained.value
+        best = max(known, key=lambda n: (known[n], n))
+        gap = known[best] - attack.value
         self.trial.diagnostics.append(
             Diagnostic(
                 name="unoptimised patch beats the attack",
                 value=round(gap, 6),
                 limit=WEAKER,
                 raised=gap > WEAKER,
-                meaning=f"Success of the best unoptimised patch, '{name}', less that of the attack: above the limit, "
+                meaning=f"Success of the best unoptimised patch, '{best}', less that of the attack: above the limit, "
                 "the attack has not worked",
             )
         )
@@ -271,7 +278,8 @@ class FaceMeasure:
         self.trial.constraint = (rules or self.rules).describe()
         self.trial.details["goal"] = goal
         self.trial.details["accepted from"] = f"{recognizer.metric} score {recognizer.cut:.6g}"
-        self.trial.details |= {k: v for k, v in examples.details.items() if k not in self.trial.details}
+        told = {k: summary(v) for k, v in examples.details.items()}
+        self.trial.details |= {k: v for k, v in told.items() if k not in self.trial.details}
         if examples.queries:
             self.trial.details["queries"] = examples.queries
         self.trial.curves += course(examples)
@@ -294,16 +302,26 @@ def scales_of(landmarks: Tensor) -> Tensor:
     return torch.where((scale - 1).abs() < 1e-5, torch.ones_like(scale), scale)
 
 
+def summary(value: Any) -> Any:
+    """A fact for the record; of a number per pair, the median and the largest."""
+    numbers = isinstance(value, list) and len(value) > FEW and all(isinstance(v, int | float) for v in value)
+    if not numbers:
+        return value
+    return {"median": round(float(np.median(value)), 6), "largest": round(float(np.max(value)), 6), "of": len(value)}
+
+
 def course(examples: Examples) -> list[Curve]:
     """How the attack went, where it tells: margin or success by steps or queries."""
-    history: dict[str, list[float]] = examples.history
-    out = []
     axes = {"step": "steps", "queries": "comparisons asked, per pair"}
-    for x, unit in axes.items():
-        names: Sequence[str] = [n for n in history if n not in axes]
-        for name in names:
-            if history.get(x) and len(history[x]) == len(history[name]):
-                line = Series(name=name, x=history[x], y=list(history[name]))
-                title = f"Course of the attack: {name}"
-                out.append(Curve(title=title, x_label=unit, y_label=name, series=[line]))
+    history: dict[str, list[float]] = examples.history
+    lines = {name: values for name, values in history.items() if name not in axes and len(values) > 1}
+    x = next((n for n in axes if n in history), "")
+    out = []
+    for name, values in lines.items():
+        # An attack by gradients tells one number per step, and needs no axis of its own.
+        along = history[x] if x else [float(i) for i in range(len(values))]
+        if len(along) == len(values):
+            line = Series(name=name, x=along, y=list(values))
+            title = f"Course of the attack: {name}"
+            out.append(Curve(title=title, x_label=axes.get(x, "steps"), y_label=name, series=[line]))
     return out

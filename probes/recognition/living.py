@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from audit.contracts import LivenessDetector
 from audit.errors import AuditError, ModelError
+from audit.state import modules_of
 from probes.recognition.ensemble import Aimed, Weights
 from probes.recognition.examples import Attacked
 from probes.recognition.face_patch import FacePatch
@@ -153,6 +154,7 @@ def live_scores(liveness: LivenessDetector, device: torch.device | None = None) 
 
 def _device_of(liveness: LivenessDetector) -> torch.device:
     """Where its weights are; the CPU where it has none."""
-    module = liveness if isinstance(liveness, torch.nn.Module) else getattr(liveness, "module", None)
-    weight = next(module.parameters(), None) if isinstance(module, torch.nn.Module) else None
-    return torch.device("cpu") if weight is None else weight.device
+    for module in modules_of(liveness):
+        for weight in (*module.parameters(), *module.buffers()):
+            return torch.device(weight.device)
+    return torch.device("cpu")
