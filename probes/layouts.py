@@ -21,8 +21,7 @@ def bands(area: AreaPlacement) -> AreaPlacement:
     Raises:
         AuditError: too little ink for bands of one texel.
     """
-    # The share is a decimal fraction, a fifth of it not always a binary one.
-    thick = int(area.share * ROWS / COUNT + 1e-9)
+    thick = _thick(area)
     if not thick:
         raise AuditError(
             "bands of a print",
@@ -35,3 +34,16 @@ def bands(area: AreaPlacement) -> AreaPlacement:
         top = (2 * i + 1) * ROWS // (2 * COUNT) - (thick + 1) // 2
         mask[top : top + thick] = True
     return AreaPlacement(1.0, COLUMNS / ROWS, mask=mask, light=area.light, condition=area.condition, fill=True)
+
+
+def plain_rows(area: AreaPlacement) -> int:
+    """Texels, either way, of an unoptimised print that is worn as the bands of ``area``: the ink is then the same.
+
+    Half the canvas' rows where the bands are an even number of them thick, so that a texel of noise can be seen.
+    """
+    return ROWS if _thick(area) % 2 else ROWS // 2
+
+
+def _thick(area: AreaPlacement) -> int:
+    # The share is a decimal fraction, a fifth of it not always a binary one.
+    return int(area.share * ROWS / COUNT + 1e-9)

@@ -21,7 +21,7 @@ from probes.detection.masked import MaskedPatch
 from probes.detection.published import PublishedPatch
 from probes.detection.scene_patch import BANDS, COMBINATION, TEAMS
 from probes.detection.team_objectives import Joint
-from probes.layouts import ROWS, bands
+from probes.layouts import bands, plain_rows
 from probes.physical import CONDITIONS
 
 STUCK = "Somebody who sticks one print on a part of a vehicle or a person, made without seeing the held-out frames"
@@ -97,10 +97,9 @@ def test_trained_print(variant, detector, scenes, craft, area, harmless, stronge
         raise Inapplicable(NO_OTHER)
     probe = ATTACKS[variant] if isinstance(detector, WhiteBoxDetector) else strongest
     if variant == "bands":
-        area = bands(area)
-        # Half as many rows as the canvas: bands are then as thick as those of the trained print, to the texel.
-        beside = {n: craft(plain(area, ROWS // 2), detector, scenes.craft) for n, plain in PLAIN.items()}
-        probe = probe if isinstance(detector, WhiteBoxDetector) else replace(probe, size=ROWS // 2)
+        area, rows = bands(area), plain_rows(area)
+        beside = {n: craft(plain(area, rows), detector, scenes.craft) for n, plain in PLAIN.items()}
+        probe = probe if isinstance(detector, WhiteBoxDetector) else replace(probe, size=rows)
     measure.frames(detector, scenes.held_out, craft(replace(probe, placement=area), detector, scenes.craft), beside)
 
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 from audit.errors import AuditError
 from probes.areas import AreaPlacement, fitted
 from probes.detection.scene_patch import BANDS
-from probes.layouts import COLUMNS, ROWS, bands
+from probes.layouts import COLUMNS, ROWS, bands, plain_rows
 from probes.physical import CONDITIONS
 
 
@@ -31,7 +31,13 @@ def test_they_lie_on_the_whole_box_under_the_same_light_in_the_attacks_texels():
     assert placement.printed == pytest.approx(0.2)
     assert (placement.light, placement.condition) == (area.light, area.condition)
     assert replace(BANDS, placement=placement).texels == (ROWS, COLUMNS)
-    assert float(fitted(placement.mask, (ROWS // 2, ROWS // 2)).float().mean()) == pytest.approx(0.2), "the controls"
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.15, 0.2, 0.25, 0.6])
+def test_unoptimised_bands_have_the_same_ink(share):
+    area = AreaPlacement(share)
+    rows = plain_rows(area)
+    assert float(fitted(bands(area).mask, (rows, rows)).float().mean()) == pytest.approx(share)
 
 
 def test_too_little_ink_is_said():

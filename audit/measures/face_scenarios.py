@@ -106,21 +106,37 @@ class FaceScenarios(FaceMeasure):
             )
         )
 
-    def looks(self, recognizer: Comparison, goal: Goal, looks: Mapping[str, Examples], examples: Examples) -> None:
+    def looks(
+        self,
+        recognizer: Comparison,
+        goal: Goal,
+        looks: Mapping[str, Examples],
+        examples: Examples,
+        clean: Mapping[str, Examples],
+    ) -> None:
         """Judge success in all looks of a worn patch together; the worst look stands beside it.
 
+        A look counts where the clean photograph, seen in the same way, is decided rightly: what light and blur do
+        alone is not the patch's.
+
         Args:
+            clean: name of a look -> the clean photographs in it.
             looks: name -> the examples as a camera sees them: outside the rules of a still picture by nature, since
             light and blur change the whole of it. examples: as they were made, held against the rules.
         """
         self._require(goal, examples, None)
         each = {n: self.outcome(recognizer, goal, x, check=False) for n, x in looks.items()}
-        success = np.concatenate([o.success for o in each.values()])
-        people = np.concatenate([self._people(goal)] * len(each))
+        right = {n: ~self.outcome(recognizer, goal, clean[n], check=False).success for n in each}
+        success = np.concatenate([o.success[right[n]] for n, o in each.items()])
+        people = np.concatenate([self._people(goal)[right[n]] for n in each])
         e = share_of_pairs(success, people, self.resampling)
         self.trial.judge(e.measure(f"share of looks in which a pair is {WORDS[goal]}", higher_is_better=False))
+        everybody = self._people(goal)
         for name, o in each.items():
-            self._condition(name, self._share(goal, o.success), "Success by look")
+            rows = right[name]
+            self._condition(name, share_of_pairs(o.success[rows], everybody[rows], self.resampling), "Success by look")
+            lost = share_of_pairs(~rows, everybody, self.resampling)
+            self._condition(name, lost, f"Clean photographs {WORDS[goal]} in this look")
         still = self.outcome(recognizer, goal, examples)
         self._condition("as made", self._share(goal, still.success), "Success by look")
         self._similarities(recognizer, still)

@@ -124,8 +124,18 @@ def identity(generator: FaceGenerator | None) -> dict[str, Any]:
     if generator is None:
         return {"generator": "eigenfaces of the background", "components": COMPONENTS, "most": MOST}
     own = getattr(generator, "digest", None)
-    known = own if isinstance(own, str) else state.state_digest(state.modules_of(generator))
+    known = own if isinstance(own, str) else _held(generator)
     return {"generator": type(generator).__qualname__, "latent": int(generator.latent), "state": known}
+
+
+def _held(generator: FaceGenerator) -> str:
+    """sha256 of its modules, and of its tensors that are in none: a mean, directions."""
+    h = hashlib.sha256(state.state_digest(state.modules_of(generator)).encode())
+    parts = {**getattr(generator, "__dict__", {}), "directions": getattr(generator, "directions", None)}
+    for name, part in sorted(parts.items()):
+        if isinstance(part, Tensor):
+            h.update(name.encode() + str(part.dtype).encode() + part.detach().cpu().contiguous().numpy().tobytes())
+    return h.hexdigest()
 
 
 def built_in(background: Portraits, device: torch.device) -> Eigenfaces:
