@@ -127,6 +127,14 @@ def test_gradients_that_are_hidden_are_told():
     assert next(d.name for d in examples.diagnostics if d.raised) == "gradient zero or not finite, steps"
 
 
+def test_what_the_last_tenth_of_the_steps_gained_is_measured():
+    probe = UniversalFace(FaceMask("nose"), start="grey")
+    examples = craft(probe, pooled(0.99), made_up("impersonate", 1), steps=10)
+    at = dict(zip(examples.history["step"], examples.history["loss"], strict=True))
+    last = next(d for d in examples.diagnostics if d.name == "best step is the last")
+    assert 0 < last.value == pytest.approx((at[9] - at[10]) / (at[0] - at[10]), rel=1e-5)
+
+
 @pytest.mark.slow
 def test_people_never_seen_are_taken_for_the_target():
     attacked, mask = lfw("impersonate", 7, background=12), FaceMask("features")
