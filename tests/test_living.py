@@ -87,6 +87,16 @@ def test_a_detector_without_gradients_is_named():
         craft(LivingPatch(mask=MASK, liveness=Blind()), pooled(), made_up("dodge", 2))
 
 
+def test_a_recognizer_without_gradients_is_told_of_beside_a_detector_that_has_some():
+    class Deaf(Pooled):
+        def __call__(self, faces):
+            return super().__call__((faces * 4).round() / 4)
+
+    examples = craft(LivingPatch(mask=MASK, liveness=Reddish()), Comparison("deaf", Deaf(0.99), True),
+                     made_up("impersonate", 2), steps=3)  # fmt: skip
+    assert "gradient zero or not finite" in {d.name for d in examples.diagnostics if d.raised}
+
+
 def test_options_and_specification():
     with pytest.raises(AuditError, match="weight"):
         LivingPatch(mask=MASK, liveness=Reddish(), weight=0.0)

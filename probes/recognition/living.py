@@ -68,16 +68,23 @@ class LivingAimed(Aimed):
                 raise ModelError("liveness detector", expected="live scores that are differentiable in the photographs",
                                  got="scores without gradients", mend="attack the recognizer alone")  # fmt: skip
             (push,) = torch.autograd.grad(live.clamp(max=SLACK).sum(), leaf)
-        both = self._levelled(pull) + self.weight * self._levelled(push)
+        # a dead recognizer is to be seen as one: the run counts gradients of zero, which the push would hide
+        size = self._size(pull)
+        alive = (size.isfinite() & (size != 0))[:, None, None, None]
+        push = torch.where(alive, self._levelled(push), 0.0)
+        both = self._levelled(pull) + self.weight * push
         return both, None if margins is None else torch.cat([margins, live.detach()[None]])
 
     def _live(self, images: Tensor) -> Tensor:
         return (scores(self.liveness, images) - float(self.liveness.threshold)) / self.unit
 
     def _levelled(self, gradient: Tensor) -> Tensor:
-        inside = gradient * self.masks[:, None]
-        size = inside.abs().flatten(1).sum(1) / self.masks.flatten(1).sum(1).clamp(min=1)
-        return inside / size.clamp(min=1e-30)[:, None, None, None]
+        return gradient / self._size(gradient).clamp(min=1e-30)[:, None, None, None]
+
+    def _size(self, gradient: Tensor) -> Tensor:
+        """(N,) mean magnitude in the mask."""
+        inside = (gradient * self.masks[:, None]).abs().flatten(1).sum(1)
+        return inside / self.masks.flatten(1).sum(1).clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
