@@ -272,6 +272,15 @@ def test_the_donor_is_a_third_person():
         craft(OtherFace(), [], one_person)
 
 
+def test_a_pair_has_the_same_donor_alone_or_with_others():
+    attacked = pairs(n=6)
+    attacked = replace(attacked, background=portraits(5, 3, "c"))
+    whole = craft(OtherFace(), [], attacked).images
+    for i in range(6):
+        one = replace(attacked, sources=attacked.sources[[i]], targets=attacked.targets[[i]])
+        assert torch.equal(craft(OtherFace(), [], one).images[0], whole[i])
+
+
 def test_plain_patches_are_what_they_say():
     attacked = pairs()
     grey, noise = craft(GreyFace(), [], attacked), craft(NoiseFace(), [], attacked)

@@ -20,6 +20,7 @@ from probes.probe import Access, Progress
 from probes.recognition.examples import Attacked, Examples
 from probes.recognition.face_run import noise
 from probes.recognition.masks import FaceMask, Mask, wear
+from probes.recognition.placing import Numbers
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,12 @@ def _donors(attacked: Attacked, seed: int) -> tuple[Portraits, Tensor]:
     pool = attacked.background if len(attacked.background) else attacked.targets
     stream = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(pool), generator=stream).tolist()
+    # by the pair's own names: where the turn starts does not depend on which others are attacked
+    starts = (Numbers(seed, sources.ids, targets.ids).uniform(0, 1)[:, 0] * len(order)).long().tolist()
     rows = []
-    for i in range(len(sources)):
+    for i, start in enumerate(starts):
         mine = {_who(sources, i), _who(targets, i)}
-        turn = order[i % len(order) :] + order[: i % len(order)]
+        turn = order[start:] + order[:start]
         other = next((j for j in turn if _who(pool, j) not in mine), None)
         if other is None:
             raise DataError("another face's patch", expected="a third person among the faces", got="none",
