@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from audit.alignment import ARCFACE
 from audit.comparison import Comparison
-from audit.errors import AuditError
-from probes.recognition.asking import still_gaining
+from audit.errors import AuditError, ModelError
+from probes.recognition.asking import never_began, still_gaining
 from probes.recognition.decisions import DecisionFace
 from probes.recognition.masks import FaceMask
 from probes.recognition.placing import Numbers, chip_coordinates, chips, onto
@@ -34,6 +34,8 @@ class Sealed:
         self.inner, self.seen = Pooled(), []
 
     def __getattribute__(self, name):
+        if name == "__dict__":  # looked through for weights, to learn the device
+            return {}
         allowed = {"face_size", "threshold", "metric", "template", "module", "inner", "seen", "__class__"}
         if name not in allowed:
             raise AssertionError(f"the attack touched {name}")
@@ -143,6 +145,53 @@ def test_a_model_that_only_compares_is_attacked_by_scores():
     assert examples.history["margin"][-1] > examples.history["margin"][0]
 
 
+class Says:
+    """Compares, and says the same whatever it is shown."""
+
+    face_size, threshold = (112, 112), 0.5
+
+    def __init__(self, said):
+        self.said = said
+
+    def similarity(self, a, b):
+        return self.said.expand(len(a), *self.said.shape[1:])
+
+
+def health(examples):
+    return {d.name: d for d in examples.diagnostics}["search began"]
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_model_that_never_moves_is_not_attacked(kind):
+    attacked = made_up("impersonate", 3)
+    deaf = Comparison("deaf", Says(torch.tensor([0.1])), False)
+    found = health(craft(kind(FaceMask("glasses")), deaf, attacked, queries=30))
+    assert (found.value, found.limit, found.raised) == (1.0, 0.1, True)
+    # a pair that was won is not held against the attack
+    given = Comparison("given", Says(torch.tensor([0.9])), False)
+    assert health(craft(kind(FaceMask("glasses")), given, attacked, queries=30)).value == 0.0
+    held = craft(kind(FaceMask("glasses", 0.02)), pooled(0.95), attacked, queries=30)
+    assert held.history["success"][-1] < 1
+    assert not health(held).raised
+
+
+def test_of_the_pairs_that_held_out_the_still_ones_count():
+    still = torch.tensor([True] * 3 + [False] * 9)
+    assert never_began(torch.tensor([True] + [False] * 2 + [True] * 9), still).value == pytest.approx(0.1)
+    assert not never_began(torch.tensor([True] + [False] * 2 + [True] * 9), still).raised
+    assert never_began(torch.tensor([True] * 2 + [False] + [True] * 9), still).raised
+    assert never_began(torch.zeros(12, dtype=torch.bool), still).value == 0.0
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize(
+    ("said", "match"), [(torch.tensor([torch.nan]), "not finite"), (torch.tensor([[0.1, 0.2]]), "shape")]
+)
+def test_scores_that_are_none_are_refused(kind, said, match):
+    with pytest.raises(ModelError, match=match):
+        craft(kind(FaceMask("glasses")), Comparison("broken", Says(said), False), made_up("dodge", 2))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("goal", ["impersonate", "dodge"])
 def test_scores_of_a_real_recognizer_are_searched(goal):
@@ -157,6 +206,7 @@ def test_scores_of_a_real_recognizer_are_searched(goal):
     starts = next(m for q, m in zip(examples.history["queries"], examples.history["margin"], strict=True) if q >= 6)
     assert examples.history["margin"][-1] > starts + 0.005
     assert examples.history["success"][-1] == pytest.approx(float((found >= 0).float().mean()))
+    assert not health(examples).raised
 
 
 @pytest.mark.slow
@@ -169,6 +219,7 @@ def test_decisions_of_a_real_recognizer_are_searched():
     fade = torch.tensor(examples.details["fade"])
     assert torch.equal(found, fade == 0)
     assert (fade < 0.5).all()
+    assert not health(examples).raised
     area, whole = torch.tensor(examples.details["area"]), examples.masks.sum((1, 2))
     assert (area[~found] == whole[~found]).all()
     assert float((area[found] / whole[found]).mean()) < 0.9

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from audit.comparison import Comparison
+from audit.errors import ModelError
 from audit.record import Diagnostic
 from probes.recognition.examples import Attacked
 
 LATE = 0.3
+STILL = 0.1
 
 
 class Asking:
@@ -34,6 +36,9 @@ class Asking:
         """(n,) float32 on the CPU: how far uint8 photographs of these pairs are beyond the threshold.
 
         score − cut where the attack impersonates, cut − score where it dodges, of the model least beyond it.
+
+        Raises:
+            ModelError: scores that are not finite, or not one for each photograph.
         """
         out = []
         for i in range(0, len(rows), self.batch):
@@ -43,7 +48,8 @@ class Asking:
                 with torch.inference_mode():
                     here = at.to(m.device)
                     faces = aligned[here].faces(part.to(m.device).float() / 255)
-                    each.append((m.score(faces, enrolled[here]) - m.cut).float().cpu() * self._sign)
+                    scores = m.score(faces, enrolled[here])
+                each.append((_sound(m, scores, len(part)) - m.cut).float().cpu() * self._sign)
             out.append(torch.stack(each).amin(0))
         self.asked[rows.cpu()] += len(self.models)
         return torch.cat(out) if out else torch.zeros(0)
@@ -63,6 +69,24 @@ class Asking:
             with torch.inference_mode():
                 out.append(model.enrol(model.aligned(targets.images[part], targets.landmarks[part])))
         return torch.cat(out)
+
+
+def never_began(failed: Tensor, still: Tensor) -> Diagnostic:
+    """Whether the search had anything to go by.
+
+    Args:
+        failed, still: (N,) bool, pairs that held out, and pairs on which nothing ever moved.
+    """
+    count = int(failed.sum())
+    share = int((failed & still).sum()) / count if count else 0.0
+    return Diagnostic(
+        name="search began",
+        value=share,
+        limit=STILL,
+        raised=share > STILL,
+        meaning="Of the pairs that held out, the share on which no query ever changed what the model said; above the "
+        "limit the search had nothing to go by, and says nothing about the model.",
+    )
 
 
 def still_gaining(asked: Sequence[float], gained: Sequence[float], *, least: float, open_pairs: bool) -> Diagnostic:
@@ -86,3 +110,16 @@ def still_gaining(asked: Sequence[float], gained: Sequence[float], *, least: flo
         meaning="The share of all that the search gained which came in the last tenth of the queries; above the limit "
         "more queries would have attacked better.",
     )
+
+
+def _sound(model: Comparison, scores: Tensor, count: int) -> Tensor:
+    """A score that is no number would never be a success, and be counted as one withstood."""
+    if tuple(scores.shape) != (count,) or not bool(scores.isfinite().all()):
+        bad = f"shape {tuple(scores.shape)}" if tuple(scores.shape) != (count,) else "values that are not finite"
+        raise ModelError(
+            f"recognizer {model.name}",
+            expected=f"{count} finite scores",
+            got=bad,
+            mend="mend the model or its adapter; nothing was counted",
+        )
+    return scores

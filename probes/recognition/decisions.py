@@ -24,7 +24,7 @@ from audit.comparison import Comparison
 from audit.errors import AuditError
 from audit.execution import Execution
 from probes.probe import Access, Progress
-from probes.recognition.asking import Asking, still_gaining
+from probes.recognition.asking import Asking, never_began, still_gaining
 from probes.recognition.examples import Attacked, Examples
 from probes.recognition.masks import REGIONS, Mask, wear
 from probes.recognition.placing import Numbers
@@ -126,11 +126,12 @@ class DecisionFace:
         if progress:
             progress(1.0, self.name)
         gained = [1 - fade for fade in hunt.history["fade"]]
-        open_pairs = bool((hunt.fade > 0).any())
+        failed = hunt.fade > 0
+        rising = still_gaining(hunt.history["queries"], gained, least=LATE_FALL, open_pairs=bool(failed.any()))
         return Examples(
             hunt.worn().cpu(),
             hunt.masks.cpu(),
-            [still_gaining(hunt.history["queries"], gained, least=LATE_FALL, open_pairs=open_pairs)],
+            [rising, never_began(failed, hunt.fade >= 1)],
             hunt.history,
             int(asking.asked.max()) if len(asking.asked) else 0,
             {

@@ -14,7 +14,7 @@ from audit.comparison import Comparison
 from audit.errors import AuditError
 from audit.execution import Execution
 from probes.probe import Access, Progress
-from probes.recognition.asking import Asking, still_gaining
+from probes.recognition.asking import Asking, never_began, still_gaining
 from probes.recognition.examples import Attacked, Examples
 from probes.recognition.masks import Mask, wear
 from probes.recognition.placing import Numbers, onto, to_bytes
@@ -24,6 +24,8 @@ LENT, STARTS = 3, 6
 """What is tried first: three donor's parts, and three drawings of stripes."""
 POINTS = 100
 """Of the curve of success against queries."""
+MOVED = 1e-6
+"""Of the margin beyond the first; less is none."""
 LATE_RISE = 0.02
 """Of the margin in the last tenth of the queries; less is no progress worth the name."""
 
@@ -111,6 +113,7 @@ class QueryFace:
         count = len(sources)
         every = torch.arange(count)
         best, margin = sources.clone(), torch.full((count,), -torch.inf)
+        first = margin
         curve = _Curve(limit, len(models))
         for turn in range(limit):
             open_ = every[margin < self.beyond] if self.beyond > 0 else every[~asking.succeeds(margin)]
@@ -132,17 +135,21 @@ class QueryFace:
             margin[open_[better]] = found[better]
             if turn < STARTS and part is not None and donors is not None:
                 donors[at[better.to(device)]] = part.to(device)[at[better.to(device)]]
+            first = first if turn else margin.clone()
             curve.add(turn, margin, asking.succeeds(margin))
             if progress:
                 progress((turn + 1) / limit, self.name)
         if progress:
             progress(1.0, self.name)
         curve.close(margin, asking.succeeds(margin))
-        open_pairs = not bool(asking.succeeds(margin).all())
+        failed = ~asking.succeeds(margin)
+        rising = still_gaining(
+            curve.history["queries"], curve.history["margin"], least=LATE_RISE, open_pairs=bool(failed.any())
+        )
         return Examples(
             best.cpu(),
             masks.cpu(),
-            [still_gaining(curve.history["queries"], curve.history["margin"], least=LATE_RISE, open_pairs=open_pairs)],
+            [rising, never_began(failed, ~(margin - first > MOVED))],
             curve.history,
             int(asking.asked.max()) if count else 0,
             {"asked": asking.asked.tolist(), "spec": self.spec()},
