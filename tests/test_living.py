@@ -92,7 +92,7 @@ def test_a_recognizer_without_gradients_is_told_of_beside_a_detector_that_has_so
         def __call__(self, faces):
             return super().__call__((faces * 4).round() / 4)
 
-    examples = craft(LivingPatch(mask=MASK, liveness=Reddish()), Comparison("deaf", Deaf(0.99), True),
+    examples = craft(LivingPatch(mask=MASK, liveness=Reddish(90.0)), Comparison("deaf", Deaf(0.99), True),
                      made_up("impersonate", 2), steps=3)  # fmt: skip
     assert "gradient zero or not finite" in {d.name for d in examples.diagnostics if d.raised}
 
