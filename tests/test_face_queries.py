@@ -101,7 +101,7 @@ def test_masks_regions_and_queries_are_kept_to(kind, name, area, goal, queries, 
     examples = craft(kind(FaceMask(name, area)), pooled(threshold), attacked, seed=seed, queries=queries)
     where = changed(examples, attacked)
     assert not (where & ~examples.masks).any()
-    assert all(regions(w) <= 5 for w in where)
+    assert all(regions(w) <= regions(m) for w, m in zip(where, examples.masks, strict=True))
     assert max(examples.details["asked"]) <= queries
     if kind is QueryFace:
         assert torch.equal(where, examples.masks)
@@ -190,6 +190,17 @@ def test_of_the_pairs_that_held_out_the_still_ones_count():
 def test_scores_that_are_none_are_refused(kind, said, match):
     with pytest.raises(ModelError, match=match):
         craft(kind(FaceMask("glasses")), Comparison("broken", Says(said), False), made_up("dodge", 2))
+
+
+@pytest.mark.parametrize(("name", "pieces"), [("nose", 1), ("cheeks", 2)])
+def test_a_smaller_patch_is_in_no_more_pieces(name, pieces):
+    given = Comparison("given", Says(torch.tensor([0.9])), False)
+    attacked = made_up("impersonate", 3)
+    examples = craft(DecisionFace(FaceMask(name)), given, attacked, queries=60)
+    assert [regions(m) for m in examples.masks] == [pieces] * 3
+    where = changed(examples, attacked)
+    assert (where.sum((1, 2)) < examples.masks.sum((1, 2)) / 2).all()
+    assert all(regions(w) <= pieces for w in where)
 
 
 @pytest.mark.slow

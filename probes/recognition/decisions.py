@@ -26,7 +26,7 @@ from audit.execution import Execution
 from probes.probe import Access, Progress
 from probes.recognition.asking import Asking, never_began, still_gaining
 from probes.recognition.examples import Attacked, Examples
-from probes.recognition.masks import REGIONS, Mask, wear
+from probes.recognition.masks import Mask, wear
 from probes.recognition.placing import Numbers
 from probes.recognition.query import POINTS, donors_of
 from probes.recognition.squares import DRAWS, Places, propose, side, window
@@ -154,6 +154,7 @@ class _Hunt:
         self.size = attacked.sources.size
         self.masks = options.mask.photo_masks(attacked.sources.landmarks, self.size).to(device)
         self.used = self.masks.clone()
+        self.pieces = [max(1, _pieces(mask)) for mask in self.masks.cpu()]
         self.places = Places(self.masks)
         donors = donors_of(attacked, numbers)
         # Without anybody's face to lend, the fade goes to mid grey.
@@ -216,11 +217,11 @@ class _Hunt:
         return patches, self.used[at] & ~taken, fades
 
     def _keeps_rules(self, rows: Tensor, used: Tensor) -> Tensor:
-        """(n,) bool: something is left, something is given back, and the rest is in no more regions than allowed."""
+        """(n,) bool: something is left, something is given back, and the rest is in no more pieces than the mask."""
         before, after = self.used[rows.to(used.device)].cpu(), used.cpu()
         smaller = (before & ~after).flatten(1).any(1) & after.flatten(1).any(1)
-        few = [int(ndimage.label(m.numpy(), np.ones((3, 3)))[1]) <= REGIONS if s else False
-               for m, s in zip(after, smaller.tolist(), strict=True)]  # fmt: skip
+        few = [s and _pieces(m) <= self.pieces[row]
+               for m, s, row in zip(after, smaller.tolist(), rows.tolist(), strict=True)]  # fmt: skip
         return torch.tensor(few, dtype=torch.bool)
 
     def _images(self, at: Tensor, patches: Tensor, used: Tensor, fades: Tensor) -> Tensor:
@@ -240,3 +241,8 @@ class _Hunt:
         shrinking = rows[~hunts]
         self.shrunk[shrinking] += 1
         self.bite[shrinking] = (self.bite[shrinking] * torch.where(yes[~hunts], 1.3, 0.85)).clamp(0.002, 0.5)
+
+
+def _pieces(mask: Tensor) -> int:
+    """Regions of a mask (H, W) on the CPU; neighbours at a corner are one."""
+    return int(ndimage.label(mask.numpy(), np.ones((3, 3)))[1])
