@@ -93,6 +93,26 @@ def test_paint_fades_out_at_the_edge_of_its_mask():
     assert change[edge].mean() < 0.5 * change[inner].mean()
 
 
+def test_the_best_look_is_the_judged_models():
+    class Contrary(Counting):
+        """Never won, and by other looks than the first."""
+
+        def __call__(self, faces):
+            return super().__call__(1 - faces).sin()
+
+    other = Contrary(7)
+    other.threshold = 5.0
+    attacked, models = made_up("impersonate", 4), [*planted(1), Comparison("contrary", other, True)]
+    every, one = (craft(MakeupPatch(MASK, batch=4, extra=0, rate=0.1, judged=j), models, attacked, steps=8)
+                  for j in (None, 1))  # fmt: skip
+    alone = [margins(models[0], made, attacked) for made in (one, every)]
+    assert (alone[0] >= alone[1] - 1e-6).all()
+    assert (alone[0] > alone[1] + 1e-4).any()
+    best = one.history["margin of the worst model, best so far"][-1]
+    assert best == pytest.approx(float(alone[0].mean()), abs=1e-5)
+    assert MakeupPatch(MASK, judged=1).spec() != MakeupPatch(MASK).spec()
+
+
 @pytest.mark.parametrize("goal", ["impersonate", "dodge"])
 def test_training_beats_an_untrained_network_and_does_not_hang_on_the_batch(goal):
     attacked, models = made_up(goal, 4), planted(2)
@@ -122,7 +142,8 @@ def test_the_look_of_the_face_is_weighed():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ModelError, match="gradients"):
         craft(MakeupPatch(MASK), Comparison("dark", Pooled(), False), made_up("dodge", 2))
-    for wrong in ({"extra": -1}, {"group": 0}, {"attack": 0.0}, {"rate": 0.0}, {"batch": 1}, {"steps": -1}):
+    for wrong in ({"extra": -1}, {"group": 0}, {"attack": 0.0}, {"rate": 0.0}, {"batch": 1}, {"judged": 0},
+                  {"steps": -1}):  # fmt: skip
         with pytest.raises(AuditError, match="make-up patch"):
             MakeupPatch(MASK, **wrong)
 

@@ -44,6 +44,7 @@ CHECKS = 8
 """Times that all pairs are looked at while the network learns; the best look of each is kept."""
 _EDGE = 3
 """Photograph px over which the paint fades out at the edge of its mask."""
+_CHUNK = 64
 
 Weights = dict[str, Tensor]
 _LAYERS = {"down1": (16, 6), "down2": (32, 16), "middle": (32, 32), "up1": (16, 48), "up2": (4, 22)}
@@ -61,6 +62,8 @@ class MakeupPatch:
         group: models that test a step, at most. attack: weight of the attack loss. rate: first step of the weights,
             as Adam has it; trial: of the trial step, against a gradient of length one.
         batch: pairs per step. steps: ``None`` for the budget's. With 0 the network knows nothing yet: the control.
+        judged: how many of the models handed in, the first ones, say which look of a pair is best and whether the
+            search did well; the others only teach. ``None`` for all.
 
     Raises:
         AuditError: a number out of range.
@@ -74,6 +77,7 @@ class MakeupPatch:
     rate: float = 0.01
     trial: float = 0.05
     batch: int = 16
+    judged: int | None = None
     steps: int | None = None
 
     goal: ClassVar[str] = "somebody is taken for another, or no longer for themselves, by what looks like make-up"
@@ -83,12 +87,13 @@ class MakeupPatch:
 
     def __post_init__(self) -> None:
         whole = self.extra >= 0 and self.group >= 1 and self.batch >= 2 and (self.steps is None or self.steps >= 0)
+        whole = whole and (self.judged is None or self.judged >= 1)
         if not whole or min(self.attack, self.rate, self.trial) <= 0:
             raise AuditError(
                 "make-up patch",
-                expected="extra >= 0, group >= 1, batch >= 2, steps >= 0, attack, rate and trial above 0",
-                got=f"extra {self.extra}, group {self.group}, batch {self.batch}, steps {self.steps}, "
-                f"attack {self.attack}, rate {self.rate}, trial {self.trial}",
+                expected="extra >= 0, group >= 1, batch >= 2, judged >= 1, steps >= 0, attack, rate and trial above 0",
+                got=f"extra {self.extra}, group {self.group}, batch {self.batch}, judged {self.judged}, "
+                f"steps {self.steps}, attack {self.attack}, rate {self.rate}, trial {self.trial}",
                 mend="correct them",
             )
 
@@ -101,7 +106,7 @@ class MakeupPatch:
 
     def spec(self) -> dict[str, Any]:
         """All that determines the result beside models, data, budget and seed, as JSON."""
-        of = ("extra", "group", "attack", "rate", "trial", "batch", "steps")
+        of = ("extra", "group", "attack", "rate", "trial", "batch", "judged", "steps")
         return {"probe": "make-up patch", **self.mask.spec(), **{name: getattr(self, name) for name in of}}
 
     def craft(
@@ -234,11 +239,16 @@ class _Lesson:
         theirs = wanted if attacked.goal == "impersonate" else others
         pairs = replace(attacked, sources=_both(attacked.sources, others), targets=_both(attacked.targets, theirs))
         masks = probe.mask.photo_masks(pairs.sources.landmarks, pairs.sources.size)
-        own, theirs_aligned = (aligned(p).to(execution.device) for p in (pairs.sources, pairs.targets))
+        own, theirs_aligned = (_aligned(p).to(execution.device) for p in (pairs.sources, pairs.targets))
         none = torch.zeros(0, dtype=torch.bool)
         return cls(
             probe, pairs, Aimed.at(models, pairs, execution), masks, own, theirs_aligned, len(more), (none, none)
         )
+
+    @property
+    def judges(self) -> Aimed:
+        """At all pairs, with the models alone that say which look is best."""
+        return _through(self.aimed, range(len(self.aimed.models))[: self.probe.judged])
 
     def canvas(self, rows: Tensor) -> Canvas:
         return Canvas.of(self.pairs.sources[rows], self.masks[rows], self.aimed.execution.device)
@@ -252,10 +262,10 @@ class _Lesson:
         return canvas.paint(canvas.own + alpha * (colours - canvas.own))
 
     def look(self, network: Weights, kept: Kept, rows: Tensor, share: float) -> None:
-        """At the attacked pairs ``rows`` through all models."""
+        """At the attacked pairs ``rows`` through the models that judge."""
         with torch.no_grad():
             images = self.blend(network, rows, self.canvas(rows))
-        kept.see(images, self.aimed[rows.to(images.device)].margins(images), share)
+        kept.see(images, self.judges[rows.to(images.device)].margins(images), share)
         kept.note()
 
     def slope(self, network: Weights, rows: Tensor, models: Sequence[int]) -> Weights:
@@ -263,14 +273,7 @@ class _Lesson:
         leaves = {name: w.detach().requires_grad_() for name, w in network.items()}
         canvas, device = self.canvas(rows), self.aimed.execution.device
         at = rows.to(device)
-        aimed = self.aimed[at]
-        named, sides, enrolled = aimed.models, aimed.alignments, aimed.enrolled
-        aimed = replace(
-            aimed,
-            models=tuple(named[k] for k in models),
-            alignments=tuple(sides[k] for k in models),
-            enrolled=tuple(enrolled[k] for k in models),
-        )
+        aimed = _through(self.aimed[at], models)
         with torch.enable_grad():
             images = self.blend(leaves, rows, canvas)
             pull, _ = aimed.gradient(images, Pipeline(()), torch.Generator(), "fixed")
@@ -283,6 +286,22 @@ class _Lesson:
             colour = change.mean((2, 3)).abs().mean() / self.probe.mask.area
             gain = self.probe.attack * (images * pull).sum() / len(rows) - rough - colour
         return dict(zip(leaves, torch.autograd.grad(gain, list(leaves.values())), strict=True))
+
+
+def _through(aimed: Aimed, models: Sequence[int]) -> Aimed:
+    """With these of its models only."""
+    named, sides, enrolled = aimed.models, aimed.alignments, aimed.enrolled
+    return replace(
+        aimed,
+        models=tuple(named[k] for k in models),
+        alignments=tuple(sides[k] for k in models),
+        enrolled=tuple(enrolled[k] for k in models),
+    )
+
+
+def _aligned(portraits: Portraits) -> Tensor:
+    """(N, 3, 112, 112) in [0, 1], some photographs at a time: as numbers they take far more room than the faces do."""
+    return torch.cat([aligned(portraits[rows]) for rows in torch.split(torch.arange(len(portraits)), _CHUNK)])
 
 
 def _both(a: Portraits, b: Portraits) -> Portraits:
