@@ -116,6 +116,9 @@ def test_stealth_is_weighed_and_told():
         assert made.details["PSNR in dB, mean and least"] == pytest.approx([np.mean(psnr), min(psnr)])
         assert made.details["SSIM, mean and least"] == pytest.approx([np.mean(ssim), min(ssim)])
         assert stealth(attacked.sources, made.images)[0] == pytest.approx(psnr)
+        many = stealth(attacked.sources[[0, 1] * 40], made.images[[0, 1] * 40])
+        assert many[0] == pytest.approx(psnr[:2] * 40)
+        assert many[1] == pytest.approx(ssim[:2] * 40)
     assert shy.details["PSNR in dB, mean and least"][0] > bold.details["PSNR in dB, mean and least"][0] + 1
     assert margins(model, shy, attacked).mean() < margins(model, bold, attacked).mean()
 

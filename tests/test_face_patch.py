@@ -112,6 +112,22 @@ def test_the_whole_gradient_is_smoothed_before_the_mask_applies(transforms):
     assert (cut[better] != whole[better]).float().mean() > 0.005
 
 
+def test_many_targets_are_enrolled_some_at_a_time():
+    class Counted(Tiny):
+        most = 0
+
+        def forward(self, faces):
+            self.most = max(self.most, len(faces))
+            return super().forward(faces)
+
+    net, attacked = Counted(), pairs(n=150)
+    model = Comparison("counted", net, white_box=True)
+    enrolled = Aimed.at([model], attacked, Execution()).enrolled[0]
+    assert net.most <= 64
+    whole = model.enrol(model.aligned(attacked.targets.images, attacked.targets.landmarks))
+    assert torch.allclose(enrolled, whole, atol=1e-5)
+
+
 def test_same_seed_same_patch_whatever_the_batch():
     model, attacked = tiny(), pairs()
     probe = FacePatch(transforms=("mi", "ti", "di", "si", "s2i"), order="random", start="noise")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -36,9 +36,11 @@ from probes.recognition.ensemble import Aimed, Weights, require_white_box
 from probes.recognition.examples import Attacked, Examples
 from probes.recognition.latent import drawn_by
 from probes.recognition.masks import FaceMask, Mask
+from probes.recognition.placing import to_bytes
 from probes.recognition.transforms import Pipeline
 
 Origin = Literal["face", "random"]
+_CHUNK = 64
 _WINDOW = 7
 _psnr: Any = metrics.peak_signal_noise_ratio
 _ssim: Any = metrics.structural_similarity
@@ -246,16 +248,14 @@ def _visibility_slope(at: Alignment, images: Tensor, own: Tensor) -> Tensor:
 
 def stealth(clean: Portraits, changed: Tensor) -> tuple[list[float], list[float]]:
     """PSNR in dB and SSIM of each changed photograph (N, 3, H, W) uint8 against its own, as aligned faces of 8 bits."""
-    was, now = (
-        (aligned(Portraits(x, clean.landmarks, clean.ids, clean.identities)) * 255)
-        .round()
-        .byte()
-        .movedim(1, -1)
-        .numpy()
-        for x in (clean.images, changed)
-    )
-    psnr = [float(_psnr(a, b, data_range=255)) for a, b in zip(was, now, strict=True)]
-    ssim = [float(_ssim(a, b, channel_axis=2, data_range=255)) for a, b in zip(was, now, strict=True)]
+    psnr, ssim = [], []
+    for rows in torch.split(torch.arange(len(clean)), _CHUNK):
+        own = clean[rows]
+        was, now = (
+            to_bytes(aligned(replace(own, images=x))).movedim(1, -1).numpy() for x in (own.images, changed[rows])
+        )
+        psnr += [float(_psnr(a, b, data_range=255)) for a, b in zip(was, now, strict=True)]
+        ssim += [float(_ssim(a, b, channel_axis=2, data_range=255)) for a, b in zip(was, now, strict=True)]
     return psnr, ssim
 
 

@@ -18,7 +18,7 @@ from probes.recognition.transforms import Pipeline
 
 Weights = Literal["fixed", "dynamic"] | tuple[float, ...]
 CALL = 64
-"""Faces per call of a model when several copies of a batch are seen, as far as one batch does not hold more."""
+"""Faces per call of a model that enrols, or sees several copies of a batch as far as one batch does not hold more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,11 @@ class Aimed:
         device, enrolled = execution.device, []
         with torch.inference_mode(), execution.autocast():
             for m in models:
-                faces = m.aligned(attacked.targets.images, attacked.targets.landmarks)
-                enrolled.append(m.enrol(faces))
+                parts = [
+                    m.enrol(m.aligned(attacked.targets.images[rows], attacked.targets.landmarks[rows]))
+                    for rows in torch.split(torch.arange(len(attacked.targets)), CALL)
+                ]
+                enrolled.append(torch.cat(parts))
         where = attacked.sources.landmarks.to(device)
         return cls(
             tuple(models),
