@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from audit.alignment import ARCFACE
 from audit.comparison import Comparison
 from audit.errors import AuditError, ModelError
-from probes.recognition.asking import never_began, still_gaining
+from audit.execution import Execution
+from probes.recognition import asking
+from probes.recognition.asking import Curve, never_began, still_gaining
 from probes.recognition.decisions import DecisionFace
 from probes.recognition.masks import FaceMask
 from probes.recognition.placing import Numbers, chip_coordinates, chips, onto
 from probes.recognition.plain import NoiseFace, OtherFace
 from probes.recognition.query import QueryFace
 from probes.recognition.squares import DRAWS, Places, propose, side, window
-from tests.face_attacks import Pooled, changed, craft, lfw, made_up, margins, portraits, real, regions
+from tests.face_attacks import Pooled, changed, craft, effort, lfw, made_up, margins, portraits, real, regions
 
 BOTH = (QueryFace, DecisionFace)
 NAMES = ("glasses", "forehead", "nose", "cheeks", "features")
@@ -120,6 +122,38 @@ def test_a_seed_decides_whatever_the_batch_and_the_company(kind, goal):
     assert not torch.equal(one.images, craft(probe, model, attacked, queries=24, seed=2).images)
     alone = replace(attacked, sources=attacked.sources[[1]], targets=attacked.targets[[1]])
     assert torch.equal(one.images[1:2], craft(probe, model, alone, queries=24).images)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("goal", ["impersonate", "dodge"])
+def test_pairs_attacked_in_parts_are_attacked_alike(kind, goal, monkeypatch):
+    attacked, shares = made_up(goal, 5), []
+    probe, model, settings = kind(FaceMask("nose")), pooled(0.6), {"execution": Execution(), "seed": 1}
+    whole = probe.craft([model], attacked, budget=effort(queries=24), **settings)
+    monkeypatch.setattr(asking, "CHUNK", 2)
+    parts = probe.craft(
+        [model], attacked, budget=effort(queries=24), progress=lambda *a: shares.append(a[0]), **settings
+    )
+    assert torch.equal(parts.images, whole.images)
+    assert torch.equal(parts.masks, whole.masks)
+    assert parts.details == whole.details
+    assert parts.queries == whole.queries
+    assert parts.history.keys() == whole.history.keys()
+    for name, values in whole.history.items():
+        assert parts.history[name] == pytest.approx(values)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_a_part_that_is_done_stays_as_it_is():
+    done, on = Curve(), Curve()
+    done.add(2, torch.tensor([True, True]), torch.tensor([0.5, 0.5]))
+    for i in range(5):
+        on.add(2.0 * (i + 1), torch.tensor([i > 2]), torch.tensor([i / 10]))
+    history = Curve.history([done, Curve(), on], 3, every=3, gauge="margin")
+    assert history["queries"] == [2, 8, 10]
+    assert history["success"] == pytest.approx([2 / 3, 1, 1])
+    assert history["margin"] == pytest.approx([1 / 3, 1.3 / 3, 1.4 / 3])
 
 
 @pytest.mark.parametrize("goal", ["impersonate", "dodge"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,10 @@ from audit.errors import ModelError
 from audit.record import Diagnostic
 from probes.recognition.examples import Attacked
 
+CHUNK = 256
+"""Pairs attacked side by side; their photographs are held as floats."""
+POINTS = 100
+"""Of the curve of success against queries."""
 LATE = 0.3
 STILL = 0.1
 
@@ -62,6 +67,10 @@ class Asking:
         """(n,) bool: accepted (a score at the cut is), or no longer accepted."""
         return margins >= 0 if self._sign > 0 else margins > 0
 
+    def end(self) -> None:
+        """No more is asked; lets go of what the questions needed."""
+        self._aligned, self._enrolled = [], []
+
     def _enrol(self, model: Comparison, attacked: Attacked) -> Tensor:
         targets, out = attacked.targets, []
         for i in range(0, len(targets), self.batch):
@@ -69,6 +78,37 @@ class Asking:
             with torch.inference_mode():
                 out.append(model.enrol(model.aligned(targets.images[part], targets.landmarks[part])))
         return torch.cat(out)
+
+
+def chunks(attacked: Attacked) -> Iterator[Attacked]:
+    """At most ``CHUNK`` pairs at a time; one empty part where there are none."""
+    for i in range(0, max(1, len(attacked.sources)), CHUNK):
+        rows = range(i, min(i + CHUNK, len(attacked.sources)))
+        yield replace(attacked, sources=attacked.sources[rows], targets=attacked.targets[rows])
+
+
+class Curve:
+    """What a search reached after so many queries: one row per turn, (queries, pairs won, sum of its gauge)."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, float, float]] = []
+
+    def add(self, queries: float, won: Tensor, gauge: Tensor) -> None:
+        """After a turn; ``won`` and ``gauge``: (N,)."""
+        self.rows.append((float(queries), float(won.sum()), float(gauge.double().sum())))
+
+    @classmethod
+    def history(cls, parts: Sequence[Curve], pairs: int, every: int, gauge: str) -> dict[str, list[float]]:
+        """Of several groups of pairs: every so many turns and at the last one. A group that is done stays as it is."""
+        longest = max((len(p.rows) for p in parts), default=0)
+        turns = [t for t in range(longest) if t % every == 0 or t == longest - 1]
+        out: dict[str, list[float]] = {"queries": [], "success": [], gauge: []}
+        for turn in turns:
+            at = [p.rows[min(turn, len(p.rows) - 1)] for p in parts if p.rows]
+            out["queries"].append(max(row[0] for row in at))
+            out["success"].append(sum(row[1] for row in at) / max(1, pairs))
+            out[gauge].append(sum(row[2] for row in at) / max(1, pairs))
+        return out
 
 
 def never_began(failed: Tensor, still: Tensor) -> Diagnostic:

@@ -24,11 +24,11 @@ from audit.comparison import Comparison
 from audit.errors import AuditError
 from audit.execution import Execution
 from probes.probe import Access, Progress
-from probes.recognition.asking import Asking, never_began, still_gaining
+from probes.recognition.asking import POINTS, Asking, Curve, chunks, never_began, still_gaining
 from probes.recognition.examples import Attacked, Examples
 from probes.recognition.masks import Mask, wear
 from probes.recognition.placing import Numbers
-from probes.recognition.query import POINTS, donors_of
+from probes.recognition.query import donors_of
 from probes.recognition.squares import DRAWS, Places, propose, side, window
 
 BISECTIONS = 5
@@ -114,49 +114,57 @@ class DecisionFace:
         and ``fade`` (mean). Details: ``asked``, comparisons of each pair; ``area``, px changed in each photograph.
         """
         limit = (self.queries or budget.queries) // max(1, len(models))
-        asking = Asking(models, attacked, budget.batch)
-        numbers = Numbers(seed, attacked.sources.ids, attacked.targets.ids)
-        hunt = _Hunt(self, asking, attacked, numbers, execution.device)
-        for turn in range(limit):
-            if not hunt.turn(turn, limit):
-                break
-            if progress:
-                progress((turn + 1) / limit, self.name)
-        hunt.note()
+        parts, hunts = list(chunks(attacked)), []
+        for i, part in enumerate(parts):
+            hunt = _Hunt(self, Asking(models, part, budget.batch), part, seed, execution.device)
+            for turn in range(limit):
+                if not hunt.turn(turn, limit):
+                    break
+                if progress:
+                    progress((i + (turn + 1) / limit) / len(parts), self.name)
+            hunt.end()
+            hunts.append(hunt)
         if progress:
             progress(1.0, self.name)
-        gained = [1 - fade for fade in hunt.history["fade"]]
-        failed = hunt.fade > 0
-        rising = still_gaining(hunt.history["queries"], gained, least=LATE_FALL, open_pairs=bool(failed.any()))
+        history = Curve.history([h.curve for h in hunts], len(attacked.sources), max(1, limit // POINTS), gauge="fade")
+        gained = [1 - fade for fade in history["fade"]]
+        fade, area = torch.cat([h.fade for h in hunts]), torch.cat([h.area for h in hunts])
+        asked = torch.cat([h.asking.asked for h in hunts])
+        failed = fade > 0
+        open_pairs = bool(failed.any())
         return Examples(
-            hunt.worn().cpu(),
-            hunt.masks.cpu(),
-            [rising, never_began(failed, hunt.fade >= 1)],
-            hunt.history,
-            int(asking.asked.max()) if len(asking.asked) else 0,
+            torch.cat([h.worn for h in hunts]),
+            torch.cat([h.masks for h in hunts]),
+            [
+                still_gaining(history["queries"], gained, least=LATE_FALL, open_pairs=open_pairs),
+                never_began(failed, fade >= 1),
+            ],
+            history,
+            int(asked.max()) if len(asked) else 0,
             {
-                "asked": asking.asked.tolist(),
-                "fade": hunt.fade.tolist(),
-                "area": hunt.used.sum((1, 2)).tolist(),
+                "asked": asked.tolist(),
+                "fade": fade.tolist(),
+                "area": area.tolist(),
                 "spec": self.spec(),
             },
         )
 
 
 class _Hunt:
-    """The state of all pairs; each turn asks at most once about every pair that is not done."""
+    """The state of some pairs; each turn asks at most once about every pair that is not done."""
 
     def __init__(
-        self, options: DecisionFace, asking: Asking, attacked: Attacked, numbers: Numbers, device: torch.device
+        self, options: DecisionFace, asking: Asking, attacked: Attacked, seed: int, device: torch.device
     ) -> None:
-        self.options, self.asking, self.numbers = options, asking, numbers
+        self.options, self.asking = options, asking
+        self.numbers = Numbers(seed, attacked.sources.ids, attacked.targets.ids)
         self.sources = attacked.sources.images.to(device)
         self.size = attacked.sources.size
         self.masks = options.mask.photo_masks(attacked.sources.landmarks, self.size).to(device)
         self.used = self.masks.clone()
         self.pieces = [max(1, _pieces(mask)) for mask in self.masks.cpu()]
         self.places = Places(self.masks)
-        donors = donors_of(attacked, numbers)
+        donors = donors_of(attacked, self.numbers)
         # Without anybody's face to lend, the fade goes to mid grey.
         self.donors = torch.full_like(self.sources, 128) if donors is None else donors.to(device)
         self.patches = self.donors.clone()
@@ -164,7 +172,8 @@ class _Hunt:
         self.low, self.fade = torch.zeros(n), torch.ones(n)
         self.stride, self.bite = torch.full((n,), FIRST), torch.full((n,), BITE)
         self.shrunk = torch.zeros(n, dtype=torch.int64)
-        self.history: dict[str, list[float]] = {"queries": [], "success": [], "fade": []}
+        self.worn, self.area = self.sources, self.masks.sum((1, 2))
+        self.curve = Curve()
 
     def turn(self, turn: int, limit: int) -> bool:
         """Whether anything was left to ask about."""
@@ -182,20 +191,16 @@ class _Hunt:
         self._learn(rows, hunts, yes, fades, turn)
         kept = rows[yes].to(used.device)
         self.patches[kept], self.used[kept] = patches[yes.to(used.device)], used[yes.to(used.device)]
-        if turn % max(1, limit // POINTS) == 0 or turn == limit - 1:
-            self.note()
+        self.curve.add(float(self.asking.asked.max()), self.fade <= 0, self.fade)
         return True
 
-    def note(self) -> None:
-        """Adds to the history."""
-        self.history["queries"].append(float(self.asking.asked.max()))
-        self.history["success"].append(float((self.fade <= 0).float().mean()))
-        self.history["fade"].append(float(self.fade.mean()))
-
-    def worn(self) -> Tensor:
-        """uint8 (N, 3, H, W), nothing outside the masks changed."""
+    def end(self) -> None:
+        """Keeps what is handed back, on the CPU, and lets go of the rest; ``worn`` changes nothing outside masks."""
         every = torch.arange(len(self.sources), device=self.sources.device)
-        return self._images(every, self.patches, self.used, torch.zeros(len(every)))
+        self.worn = self._images(every, self.patches, self.used, torch.zeros(len(every))).cpu()
+        self.masks, self.area = self.masks.cpu(), self.used.sum((1, 2)).cpu()
+        del self.sources, self.places, self.donors, self.patches, self.used
+        self.asking.end()
 
     def _proposal(self, rows: Tensor, hunts: Tensor, turn: int, done: float) -> tuple[Tensor, Tensor, Tensor]:
         """Patches, what of the masks they use, and fades, to be asked about."""

@@ -14,7 +14,7 @@ from audit.comparison import Comparison
 from audit.errors import AuditError
 from audit.execution import Execution
 from probes.probe import Access, Progress
-from probes.recognition.asking import Asking, never_began, still_gaining
+from probes.recognition.asking import POINTS, Asking, Curve, chunks, never_began, still_gaining
 from probes.recognition.examples import Attacked, Examples
 from probes.recognition.masks import Mask, wear
 from probes.recognition.placing import Numbers, onto, to_bytes
@@ -22,8 +22,6 @@ from probes.recognition.squares import DRAWS, Places, propose, side, window
 
 LENT, STARTS = 3, 6
 """What is tried first: three donor's parts, and three drawings of stripes."""
-POINTS = 100
-"""Of the curve of success against queries."""
 MOVED = 1e-6
 """Of the margin beyond the first; less is none."""
 LATE_RISE = 0.02
@@ -101,59 +99,92 @@ class QueryFace:
         History: ``queries`` and, after so many comparisons per pair, ``success`` (share of pairs) and ``margin``
         (mean). Details: ``asked``, comparisons of each pair.
         """
-        device = execution.device
         limit = (self.queries or budget.queries) // max(1, len(models))
-        asking = Asking(models, attacked, budget.batch)
-        numbers = Numbers(seed, attacked.sources.ids, attacked.targets.ids)
-        sources = attacked.sources.images.to(device)
-        masks = self.mask.photo_masks(attacked.sources.landmarks, attacked.sources.size).to(device)
-        places = Places(masks)
-        lent = [donors_of(attacked, numbers, which) for which in range(LENT)]
-        donors = None if lent[0] is None else lent[0].to(device)
-        count = len(sources)
-        every = torch.arange(count)
-        best, margin = sources.clone(), torch.full((count,), -torch.inf)
-        first = margin
-        curve = _Curve(limit, len(models))
-        for turn in range(limit):
-            open_ = every[margin < self.beyond] if self.beyond > 0 else every[~asking.succeeds(margin)]
-            if not len(open_):
-                break
-            at = open_.to(device)
-            if turn < STARTS:
-                part = lent[turn] if turn < LENT else None
-                patches = stripes(turn, places, sources.shape, numbers, at) if part is None else part.to(device)[at]
-            else:
-                drawn = numbers.uniform(turn, DRAWS, open_)
-                y, x = places.draw(at, drawn[:, 9])
-                square = window(y, x, side(places.area[at], self.square, turn / limit), attacked.sources.size)
-                patches = propose(best[at], None if donors is None else donors[at], square & masks[at], drawn)
-            images = wear(sources[at], patches.float() / 255, masks[at])
-            found = asking.margins(images, open_)
-            better = found > margin[open_]
-            best[at[better.to(device)]] = images[better.to(device)]
-            margin[open_[better]] = found[better]
-            if turn < STARTS and part is not None and donors is not None:
-                donors[at[better.to(device)]] = part.to(device)[at[better.to(device)]]
-            first = first if turn else margin.clone()
-            curve.add(turn, margin, asking.succeeds(margin))
-            if progress:
-                progress((turn + 1) / limit, self.name)
+        parts, searches = list(chunks(attacked)), []
+        for i, part in enumerate(parts):
+            search = _Search(self, Asking(models, part, budget.batch), part, seed, execution.device)
+            for turn in range(limit):
+                if not search.turn(turn, limit):
+                    break
+                if progress:
+                    progress((i + (turn + 1) / limit) / len(parts), self.name)
+            search.end()
+            searches.append(search)
         if progress:
             progress(1.0, self.name)
-        curve.close(margin, asking.succeeds(margin))
-        failed = ~asking.succeeds(margin)
-        rising = still_gaining(
-            curve.history["queries"], curve.history["margin"], least=LATE_RISE, open_pairs=bool(failed.any())
+        history = Curve.history(
+            [s.curve for s in searches], len(attacked.sources), max(1, limit // POINTS), gauge="margin"
         )
+        failed = torch.cat([~s.asking.succeeds(s.margin) for s in searches])
+        still = torch.cat([~(s.margin - s.first > MOVED) for s in searches])
+        open_pairs = bool(failed.any())
+        asked = torch.cat([s.asking.asked for s in searches])
         return Examples(
-            best.cpu(),
-            masks.cpu(),
-            [rising, never_began(failed, ~(margin - first > MOVED))],
-            curve.history,
-            int(asking.asked.max()) if count else 0,
-            {"asked": asking.asked.tolist(), "spec": self.spec()},
+            torch.cat([s.best for s in searches]),
+            torch.cat([s.masks for s in searches]),
+            [
+                still_gaining(history["queries"], history["margin"], least=LATE_RISE, open_pairs=open_pairs),
+                never_began(failed, still),
+            ],
+            history,
+            int(asked.max()) if len(asked) else 0,
+            {"asked": asked.tolist(), "spec": self.spec()},
         )
+
+
+class _Search:
+    """The state of some pairs; each turn asks once about every pair that is not done."""
+
+    def __init__(self, options: QueryFace, asking: Asking, attacked: Attacked, seed: int, device: torch.device) -> None:
+        self.options, self.asking, self.size = options, asking, attacked.sources.size
+        self.numbers = Numbers(seed, attacked.sources.ids, attacked.targets.ids)
+        self.sources = attacked.sources.images.to(device)
+        self.masks = options.mask.photo_masks(attacked.sources.landmarks, self.size).to(device)
+        self.places = Places(self.masks)
+        self.lent = [donors_of(attacked, self.numbers, which) for which in range(LENT)]
+        self.donors = None if self.lent[0] is None else self.lent[0].to(device)
+        self.best, self.margin = self.sources.clone(), torch.full((len(self.sources),), -torch.inf)
+        self.first = self.margin
+        self.curve = Curve()
+
+    def turn(self, turn: int, limit: int) -> bool:
+        """Whether anything was left to ask about."""
+        beyond, margin = self.options.beyond, self.margin
+        rows = torch.nonzero(margin < beyond if beyond > 0 else ~self.asking.succeeds(margin))[:, 0]
+        if not len(rows):
+            return False
+        at = rows.to(self.sources.device)
+        part = self.lent[turn] if turn < LENT else None
+        if part is not None:
+            patches = part.to(at.device)[at]
+        elif turn < STARTS:
+            patches = stripes(turn, self.places, self.sources.shape, self.numbers, at)
+        else:
+            patches = self._proposal(rows, at, turn, turn / limit)
+        images = wear(self.sources[at], patches.float() / 255, self.masks[at])
+        found = self.asking.margins(images, rows)
+        better = found > margin[rows]
+        here = better.to(at.device)
+        self.best[at[here]] = images[here]
+        margin[rows[better]] = found[better]
+        if part is not None and self.donors is not None:
+            self.donors[at[here]] = part.to(at.device)[at[here]]
+        if not turn:
+            self.first = margin.clone()
+        self.curve.add((turn + 1) * len(self.asking.models), self.asking.succeeds(margin), margin)
+        return True
+
+    def end(self) -> None:
+        """Keeps what is handed back, on the CPU, and lets go of the rest."""
+        self.best, self.masks = self.best.cpu(), self.masks.cpu()
+        del self.sources, self.places, self.lent, self.donors
+        self.asking.end()
+
+    def _proposal(self, rows: Tensor, at: Tensor, turn: int, done: float) -> Tensor:
+        drawn = self.numbers.uniform(turn, DRAWS, rows)
+        y, x = self.places.draw(at, drawn[:, 9])
+        square = window(y, x, side(self.places.area[at], self.options.square, done), self.size)
+        return propose(self.best[at], None if self.donors is None else self.donors[at], square & self.masks[at], drawn)
 
 
 def donors_of(attacked: Attacked, numbers: Numbers, which: int = 0) -> Tensor | None:
@@ -184,26 +215,3 @@ def stripes(turn: int, places: Places, shape: Sequence[int], numbers: Numbers, r
     channel = torch.arange(3, device=rows.device)[None, :, None]
     colour = drawn.gather(1, (3 * stripe[:, None] + channel).flatten(1)).view(len(rows), 3, 1, width)
     return torch.where(colour < 0.5, 0, 255).to(torch.uint8).expand(-1, -1, height, -1)
-
-
-class _Curve:
-    """Success against queries."""
-
-    def __init__(self, limit: int, each: int) -> None:
-        self._every, self._each = max(1, limit // POINTS), each
-        self.history: dict[str, list[float]] = {"queries": [], "success": [], "margin": []}
-        self._last = -1
-
-    def add(self, turn: int, margin: Tensor, success: Tensor) -> None:
-        self._last = turn
-        if turn % self._every == 0:
-            self._note(turn, margin, success)
-
-    def close(self, margin: Tensor, success: Tensor) -> None:
-        if self._last >= 0 and self._last % self._every:
-            self._note(self._last, margin, success)
-
-    def _note(self, turn: int, margin: Tensor, success: Tensor) -> None:
-        self.history["queries"].append(float((turn + 1) * self._each))
-        self.history["success"].append(float(success.float().mean()))
-        self.history["margin"].append(float(margin.mean()))

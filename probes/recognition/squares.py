@@ -25,8 +25,8 @@ class Places:
         self.area = flat.sum(1)
         """(N,) px."""
         most = max(1, int(self.area.max())) if len(masks) else 1
-        # Pixels of a mask come first, in their order.
-        self._index = torch.argsort((~flat).to(torch.uint8), dim=1, stable=True)[:, :most]
+        # Pixels of a mask come first, in their order; a copy, for a view would keep all of the photograph's.
+        self._index = torch.argsort((~flat).to(torch.uint8), dim=1, stable=True)[:, :most].clone()
 
     def draw(self, rows: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """(y, x), each (n,): the pixel at this share in [0, 1) of each row's mask."""
