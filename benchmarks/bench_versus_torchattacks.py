@@ -35,7 +35,7 @@ def problem(count: int):
     from audit.alignment import ARCFACE
     from audit.comparison import Comparison
     from audit.data.faces import Portraits
-    from probes.recognition.examples import Attacked
+    from audit.examples import Attacked
     from probes.recognition.masks import FaceMask
     from tests.kit import lfw_pairs, mobilefacenet
 

@@ -13,8 +13,8 @@ from audit.alignment import ARCFACE
 from audit.budget import Budget
 from audit.comparison import Comparison
 from audit.data.faces import Portraits
+from audit.examples import Attacked
 from audit.execution import Execution
-from probes.recognition.examples import Attacked
 from tests.kit import lfw_pairs, mobilefacenet
 
 

@@ -14,9 +14,9 @@ from audit.alignment import ARCFACE
 from audit.comparison import Comparison
 from audit.data.faces import Portraits
 from audit.errors import AuditError, ModelError
+from audit.examples import Attacked
 from probes.recognition.attributes import AttributePatch, stealth, visibility
 from probes.recognition.eigenfaces import Eigenfaces
-from probes.recognition.examples import Attacked
 from probes.recognition.masks import WHOLE, FaceMask
 from tests.face_attacks import Pooled, changed, craft, lfw, made_up, margins, portraits, real
 

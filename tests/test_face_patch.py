@@ -14,10 +14,10 @@ from audit.budget import Budget
 from audit.comparison import Comparison
 from audit.data.faces import Portraits
 from audit.errors import AuditError, DataError, ModelError
+from audit.examples import Attacked
 from audit.execution import Execution
 from audit.measures.face_rules import FaceRules
 from probes.recognition.ensemble import Aimed
-from probes.recognition.examples import Attacked
 from probes.recognition.face_patch import FacePatch
 from probes.recognition.masks import WHOLE, FaceMask, FreeSearch, wear
 from probes.recognition.plain import GreyFace, NoiseFace, OtherFace

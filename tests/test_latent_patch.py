@@ -14,10 +14,10 @@ from audit.alignment import ARCFACE, Alignment
 from audit.comparison import Comparison
 from audit.data.faces import Portraits
 from audit.errors import AuditError, ModelError
+from audit.examples import Attacked
 from audit.measures.face_rules import FaceRules
 from probes.recognition.canvas import Ascent, Canvas, Kept
 from probes.recognition.eigenfaces import Eigenfaces, aligned
-from probes.recognition.examples import Attacked
 from probes.recognition.latent import LatentPatch, LatentStart, bounded
 from probes.recognition.masks import FaceMask
 from tests.face_attacks import Pooled, changed, craft, lfw, made_up, margins, portraits, real

@@ -12,7 +12,7 @@ from audit.alignment import ARCFACE, Alignment
 from audit.comparison import Comparison
 from audit.data.faces import Portraits
 from audit.errors import AuditError, DataError
-from probes.recognition.examples import Examples
+from audit.examples import Examples
 from probes.recognition.masks import FaceMask, wear
 from probes.recognition.placing import chips
 from probes.recognition.plain import GreyFace, NoiseFace

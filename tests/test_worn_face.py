@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.alignment import Alignment
+from audit.examples import Examples
 from probes.draws import Draw
 from probes.physical import EOT, NOTHING
-from probes.recognition.examples import Examples
 from probes.recognition.face_patch import FacePatch
 from probes.recognition.masks import FaceMask
 from probes.recognition.plain import NoiseFace

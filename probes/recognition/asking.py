@@ -10,8 +10,8 @@ from torch import Tensor
 
 from audit.comparison import Comparison
 from audit.errors import ModelError
+from audit.examples import Attacked
 from audit.record import Diagnostic
-from probes.recognition.examples import Attacked
 
 CHUNK = 256
 """Pairs attacked side by side; their photographs are held as floats."""

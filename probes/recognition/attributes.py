@@ -28,12 +28,12 @@ from audit.comparison import Comparison
 from audit.contracts import FaceGenerator
 from audit.data.faces import Portraits
 from audit.errors import AuditError
+from audit.examples import Attacked, Examples
 from audit.execution import Execution
 from probes.probe import Access, Progress, generator
 from probes.recognition.canvas import Ascent, Canvas, Kept, examples, only
 from probes.recognition.eigenfaces import aligned, built_in, drawer, first_codes, identity
 from probes.recognition.ensemble import Aimed, Weights, require_white_box
-from probes.recognition.examples import Attacked, Examples
 from probes.recognition.latent import drawn_by
 from probes.recognition.masks import FaceMask, Mask
 from probes.recognition.placing import to_bytes

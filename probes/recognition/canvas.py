@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audit.alignment import CHIP, Alignment
 from audit.data.faces import Portraits
-from probes.recognition.examples import Attacked, Examples
+from audit.examples import Attacked, Examples
 from probes.recognition.soundness import Course
 
 

@@ -22,10 +22,10 @@ from torch import Tensor
 from audit.budget import Budget
 from audit.comparison import Comparison
 from audit.errors import AuditError
+from audit.examples import Attacked, Examples
 from audit.execution import Execution
 from probes.probe import Access, Progress
 from probes.recognition.asking import POINTS, Asking, Curve, chunks, never_began, still_gaining
-from probes.recognition.examples import Attacked, Examples
 from probes.recognition.masks import Mask, wear
 from probes.recognition.placing import Numbers
 from probes.recognition.query import donors_of

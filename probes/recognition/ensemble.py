@@ -12,8 +12,8 @@ from torch import Tensor
 from audit.alignment import Alignment
 from audit.comparison import Comparison
 from audit.errors import AuditError, ModelError
+from audit.examples import Attacked
 from audit.execution import Execution
-from probes.recognition.examples import Attacked
 from probes.recognition.transforms import Pipeline
 
 Weights = Literal["fixed", "dynamic"] | tuple[float, ...]

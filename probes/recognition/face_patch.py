@@ -18,11 +18,11 @@ from torch import Tensor
 from audit.budget import Budget
 from audit.comparison import Comparison
 from audit.errors import AuditError
+from audit.examples import Attacked, Examples
 from audit.execution import Execution
 from audit.record import Diagnostic
 from probes.probe import Access, Progress
 from probes.recognition.ensemble import Aimed, Weights, require_white_box
-from probes.recognition.examples import Attacked, Examples
 from probes.recognition.face_run import CHECK, Run, Start
 from probes.recognition.masks import WHOLE, FaceMask, Mask
 from probes.recognition.soundness import Course, unbounded_succeeds

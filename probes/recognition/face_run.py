@@ -12,10 +12,10 @@ from torch import Tensor
 
 from audit.comparison import Comparison
 from audit.data.faces import Portraits
+from audit.examples import Attacked
 from audit.execution import Execution
 from probes.probe import generator
 from probes.recognition.ensemble import Aimed, Weights
-from probes.recognition.examples import Attacked
 from probes.recognition.masks import wear
 from probes.recognition.soundness import Course
 from probes.recognition.transforms import Pipeline

@@ -19,12 +19,12 @@ from audit.budget import Budget
 from audit.comparison import Comparison
 from audit.contracts import FaceGenerator
 from audit.errors import AuditError
+from audit.examples import Attacked, Examples
 from audit.execution import Execution
 from probes.probe import Access, Progress, generator
 from probes.recognition.canvas import Ascent, Canvas, Kept, examples, only
 from probes.recognition.eigenfaces import Eigenfaces, aligned, built_in, drawer, first_codes, identity
 from probes.recognition.ensemble import Aimed, Weights, require_white_box
-from probes.recognition.examples import Attacked, Examples
 from probes.recognition.face_patch import CHECK, FacePatch
 from probes.recognition.masks import FaceMask, Mask
 from probes.recognition.transforms import Order, Pipeline, Transform

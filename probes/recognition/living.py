@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from audit.contracts import LivenessDetector
 from audit.errors import AuditError, ModelError
+from audit.examples import Attacked
 from audit.state import modules_of
 from probes.recognition.ensemble import Aimed, Weights
-from probes.recognition.examples import Attacked
 from probes.recognition.face_patch import FacePatch
 from probes.recognition.masks import FaceMask, Mask
 from probes.recognition.transforms import Pipeline

@@ -29,12 +29,12 @@ from audit.budget import Budget
 from audit.comparison import Comparison
 from audit.data.faces import Portraits
 from audit.errors import AuditError
+from audit.examples import Attacked, Examples
 from audit.execution import Execution
 from probes.probe import Access, Progress, generator
 from probes.recognition.canvas import Ascent, Canvas, Kept, examples
 from probes.recognition.eigenfaces import aligned
 from probes.recognition.ensemble import Aimed, require_white_box
-from probes.recognition.examples import Attacked, Examples
 from probes.recognition.masks import FaceMask, Mask
 from probes.recognition.transforms import Pipeline
 

@@ -15,9 +15,9 @@ from audit.budget import Budget
 from audit.comparison import Comparison
 from audit.data.faces import Portraits
 from audit.errors import DataError
+from audit.examples import Attacked, Examples
 from audit.execution import Execution
 from probes.probe import Access, Progress
-from probes.recognition.examples import Attacked, Examples
 from probes.recognition.face_run import noise
 from probes.recognition.masks import FaceMask, Mask, wear
 from probes.recognition.placing import Numbers

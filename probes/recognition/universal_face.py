@@ -20,12 +20,12 @@ from audit.budget import Budget
 from audit.comparison import Comparison
 from audit.data.faces import Portraits
 from audit.errors import AuditError, DataError
+from audit.examples import Attacked, Examples, Goal
 from audit.execution import Execution
 from audit.record import Diagnostic
 from probes import diagnostics
 from probes.optimisers import Descent, Steps
 from probes.probe import Access, Progress, generator
-from probes.recognition.examples import Attacked, Examples, Goal
 from probes.recognition.masks import Mask, wear
 from probes.recognition.placing import chips, to_bytes
 from probes.recognition.texture import Wearers, parts

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audit.alignment import CHIP, Alignment
+from audit.examples import Attacked, Examples
 from probes.draws import Draw
 from probes.homography import homography
 from probes.physical import EOT
 from probes.probe import generator
 from probes.recognition.ensemble import Aimed, Weights
-from probes.recognition.examples import Attacked, Examples
 from probes.recognition.face_patch import FacePatch
 from probes.recognition.masks import FaceMask, Mask
 from probes.recognition.placing import to_bytes, unit_grid
