@@ -116,6 +116,8 @@ def test_the_record_tells_what_a_reviewer_asks_for(whole):
     row = rows["REC-DODGE/features"]
     assert "5 connected regions" in row["constraint"]
     assert row["details"]["goal"] == "dodge"
+    # Two eyes and a mouth: some 60 px of an aligned face, of which there are 5.6 to the cm.
+    assert all(5 < side < 20 for side in row["details"]["print_cm"])
     groups = {c["group"] for c in row["conditions"]}
     assert {"Success of unoptimised patches in the same place", "Success by hair"} <= groups
     assert {e["role"] for e in row["evidence"]} >= {"clean", "patched", "target", "difference", "patch", "control"}

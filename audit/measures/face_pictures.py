@@ -34,16 +34,15 @@ def picture_triples(
     for case, i in pick_cases(kept).items():
         if case == "survivor" and success[i]:
             continue
-        who = f"{case}: {attacked.sources.ids[i]} and {attacked.targets.ids[i]}"
         source, changed, target = (
             _hwc(x[i]) for x in (attacked.sources.images, examples.images, attacked.targets.images)
         )
         was, now = (f"score {s:.3f}, {'accepted' if s >= cut else 'rejected'}" for s in (before[i], after[i]))
         out += [
-            store.picture(source, "clean", f"{who}; source, {was} as the target (from {cut:.3f})", case),
-            store.picture(changed, "patched", f"{who}; with the patch, {now}", case),
-            store.picture(target, "target", f"{who}; target", case),
-            store.picture(difference(source, changed), "difference", f"{who}; what was changed", case),
+            store.picture(source, "clean", f"{attacked.sources.ids[i]}: {was} as the target (from {cut:.3f})", case),
+            store.picture(changed, "patched", f"with the patch: {now}", case),
+            store.picture(target, "target", attacked.targets.ids[i], case),
+            store.picture(difference(source, changed), "difference", "what was changed", case),
         ]
     return out
 

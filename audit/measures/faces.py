@@ -17,7 +17,7 @@ from audit.errors import ConstraintViolated
 from audit.examples import Attacked, Examples, Goal
 from audit.measures import verification
 from audit.measures.face_pictures import picture_patches, picture_triples
-from audit.measures.face_rules import FaceRules
+from audit.measures.face_rules import FACE_PX_PER_CM, FaceRules
 from audit.measures.intervals import Estimate, Resampling, clopper_pearson
 from audit.measures.pairwise import by_group, people_of, share_of_pairs
 from audit.measures.verification import ScoredPairs
@@ -280,6 +280,7 @@ class FaceMeasure:
         self.trial.details["accepted from"] = f"{recognizer.metric} score {recognizer.cut:.6g}"
         told = {k: summary(v) for k, v in examples.details.items()}
         self.trial.details |= {k: v for k, v in told.items() if k not in self.trial.details}
+        self.trial.details |= print_size(self.faces.attacked(goal), examples)
         if examples.queries:
             self.trial.details["queries"] = examples.queries
         self.trial.curves += course(examples)
@@ -300,6 +301,18 @@ def scales_of(landmarks: Tensor) -> Tensor:
     matrix = similarity_transform(landmarks, ARCFACE)
     scale: Tensor = torch.linalg.det(matrix[:, :, :2]).abs().sqrt()
     return torch.where((scale - 1).abs() < 1e-5, torch.ones_like(scale), scale)
+
+
+def print_size(attacked: Attacked, examples: Examples) -> dict[str, Any]:
+    """Width and height of the first photograph's patch on an average adult's face, in cm; nothing where none is."""
+    if not len(attacked.sources):
+        return {}
+    touched = (attacked.sources.images[0] != examples.images[0]).any(0)
+    if not bool(touched.any()):
+        return {}
+    scale = float(scales_of(attacked.sources.landmarks[:1])[0])
+    sides = [int(line[-1] - line[0]) + 1 for line in (torch.nonzero(touched.any(axis))[:, 0] for axis in (0, 1))]
+    return {"print_cm": [round(s * scale / FACE_PX_PER_CM, 1) for s in sides]}
 
 
 def summary(value: Any) -> Any:
