@@ -88,10 +88,7 @@ class Run:
         active = torch.arange(len(self.clean), device=self.clean.device)
         aimed, content, x = self.aimed, self.content, self.clean.float() / 255
         clean, masks = self.clean[:, :, *self.box], self.masks[:, *self.box]
-        # TI gathers from around a pixel, so the gradient is had for as much around the box
-        wide, inner = _grown(self.box, pipeline.reach, self.masks)
-        near = self.masks[:, *wide]
-        memory, looked = torch.zeros_like(x[:, :, *wide]), -CHECK
+        memory, looked = torch.zeros_like(content), -CHECK
         for step in range(steps + 1):
             seen = wear(clean, content, masks)
             x[:, :, *self.box] = seen.float() / 255
@@ -100,10 +97,10 @@ class Run:
             margins = None
             if step < steps:
                 pull, margins = aimed.gradient(x, now, stream, plan.weights)
-                pull = self._usable(pull[:, :, *wide], near, active)
-                way, memory = now.direction(pull, memory, near)
+                pull = self._usable(pull[:, :, *self.box] * masks[:, None], active)
+                way, memory = now.direction(pull, memory)
                 rate = plan.rate * (plan.last + (1 - plan.last) * (1 + math.cos(math.pi * step / steps)) / 2)
-                content = (content + rate * way[:, :, *inner].sign()).clamp_(0, 1)
+                content = (content + rate * way.sign()).clamp_(0, 1)
             if margins is None and (step - looked >= CHECK or step == steps):
                 margins = aimed.margins(x)
             if margins is not None:
@@ -113,8 +110,7 @@ class Run:
                     going = torch.nonzero(self.best[active] < plan.enough)[:, 0]
                     if len(going) < len(active):
                         active, aimed = active[going], aimed[going]
-                        x, clean, masks, near = (t[going] for t in (x, clean, masks, near))
-                        content, memory = content[going], memory[going]
+                        x, clean, masks, content, memory = (t[going] for t in (x, clean, masks, content, memory))
             known = self.best[self.best.isfinite()]
             mean = known.mean() if len(known) else self.best.new_zeros(())
             self.curve.append(torch.stack([mean, (self.best > 0).float().mean()]).cpu())
@@ -145,9 +141,9 @@ class Run:
         if step <= 0.9 * steps:
             self.late[active] = self.best[active]
 
-    def _usable(self, pull: Tensor, masks: Tensor, active: Tensor) -> Tensor:
-        """The gradient with what is not finite as zero; that is counted, and so is a gradient of zero in the mask."""
-        size = (pull * masks[:, None]).abs().flatten(1).sum(1)
+    def _usable(self, pull: Tensor, active: Tensor) -> Tensor:
+        """The gradient with what is not finite as zero; both are counted."""
+        size = pull.abs().flatten(1).sum(1)
         finite = size.isfinite()
         self.broken[active] += (~finite).long()
         self.zero[active] += (size == 0).long()
@@ -162,16 +158,6 @@ def _box(masks: Tensor) -> tuple[slice, slice]:
         at = torch.nonzero(masks.any(axis).any(0))[:, 0]
         out.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 1))
     return out[0], out[1]
-
-
-def _grown(box: tuple[slice, slice], by: int, masks: Tensor) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The box with ``by`` px more on each side, as far as the photograph goes; and the box within that."""
-    wide, inner = [], []
-    for side, length in zip(box, masks.shape[1:], strict=True):
-        first = max(0, side.start - by)
-        wide.append(slice(first, min(length, side.stop + by)))
-        inner.append(slice(side.start - first, side.stop - first))
-    return (wide[0], wide[1]), (inner[0], inner[1])
 
 
 def _start(start: Start, x: Tensor, attacked: Attacked, seed: int) -> Tensor:

@@ -2,9 +2,8 @@
 
 DI, SI and S²I change what a model sees: they act on the aligned face, in the model's own size, because that is the
 input whose resizing, shading and spectrum they vary; in the photograph the same change would depend on how large the
-face happens to be in it. MI and TI act on the gradient in the photograph, where the patch is; TI also gathers what lies
-around the patch, for it smooths the whole gradient (Dong et al. 2019), and only then the mask applies. The draws of one
-step are the same for all pairs, so that a pair's result does not depend on which others are attacked with it.
+face happens to be in it. MI and TI act on the gradient in the photograph, where the patch is. The draws of one step
+are the same for all pairs, so that a pair's result does not depend on which others are attacked with it.
 """
 
 from __future__ import annotations
@@ -31,20 +30,18 @@ class MI:
     decay: float = 1.0
     name: ClassVar[str] = "mi"
 
-    def __call__(self, gradient: Tensor, memory: Tensor, masks: Tensor | None = None) -> Tensor:
-        """(N, ...): the new memory. ‖·‖₁ is the mean of magnitudes per pair, its sum up to a constant.
-
-        Args:
-            masks: (N, H, W), for a gradient (N, C, H, W): only what is in them counts for ‖·‖₁.
-        """
-        inside = gradient if masks is None else gradient * masks[:, None]
-        size = inside.abs().flatten(1).mean(1).clamp(min=1e-30)
+    def __call__(self, gradient: Tensor, memory: Tensor) -> Tensor:
+        """(N, ...): the new memory. ‖·‖₁ is the mean of magnitudes per pair, its sum up to a constant."""
+        size = gradient.abs().flatten(1).mean(1).clamp(min=1e-30)
         return self.decay * memory + gradient / size.reshape(-1, *[1] * (gradient.ndim - 1))
 
 
 @dataclass(frozen=True)
 class TI:
     """Translation invariance (Dong et al. 2019): the gradient is convolved with a Gaussian kernel.
+
+    It is the gradient with respect to the patch, which is zero where the mask is not: smoothing the whole
+    photograph's and masking it afterwards won 10 of 16 pairs where this won 15.
 
     Args:
         radius: the kernel has 2·radius + 1 px of the photograph a side, and σ = radius / √3 as in the paper.
@@ -179,22 +176,13 @@ class Pipeline:
             faces = t(faces, copy, stream)
         return faces
 
-    @property
-    def reach(self) -> int:
-        """How many px around a pixel its direction depends on."""
-        return max((t.radius for t in self.transforms if isinstance(t, TI)), default=0)
-
-    def direction(self, gradient: Tensor, memory: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Where a step goes, and the memory for the next; without MI the memory is not used.
-
-        Args:
-            gradient: not yet masked. masks: (N, H, W), where the step is taken: MI's norm counts nothing else.
-        """
+    def direction(self, gradient: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Where a step goes, and the memory for the next; without MI the memory is not used."""
         for t in self.transforms:
             if isinstance(t, TI):
                 gradient = t(gradient)
             elif isinstance(t, MI):
-                gradient = memory = t(gradient, memory, masks)
+                gradient = memory = t(gradient, memory)
         return gradient, memory
 
     def spec(self) -> dict[str, Any]:
