@@ -4,12 +4,12 @@
 
 Both attack the kit's MobileFaceNet on the same aligned faces of LFW (pairs of different people) within the same mask
 of ten per cent, with as many steps. torchattacks knows neither masks nor verification: its model is wrapped so that
-x ⊙ (1 − M) + p ⊙ M is built inside, and answers with the logits (0, margin), so that its targeted cross-entropy has the
-direction of our margin. It runs with eps = 1 and momentum 1 as ours; each side has the step size that is best for it
-of those given. Its TI-FGSM also draws input diversity, as it ships, and its kernel has σ = 2.3 px; so does ours then. Both
-results are rounded to 8 bits and judged by the same re-query. The sides take turns, each in a process of its own, and
-the median of the rounds is taken; time is that of the process, which on one thread is what the clock says on a machine
-that does nothing else.
+x ⊙ (1 − M) + p ⊙ M is built inside, and answers with the logits (0, margin), so that its targeted cross-entropy has
+the direction of our margin. It runs with eps = 1 and momentum 1 as ours; each side has the step size that is best for
+it of those given. Its TI-FGSM also draws input diversity, as it ships, and its kernel has σ = 2.3 px; so does ours
+then. Both results are rounded to 8 bits and judged by the same re-query. The sides take turns, each in a process of
+its own, and the median of the rounds is taken; time is that of the process, which on one thread is what the clock
+says on a machine that does nothing else.
 Exits 1 where a target is missed: success at least equal, time per step at most 1.0 of theirs.
 """
 
