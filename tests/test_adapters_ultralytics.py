@@ -61,7 +61,7 @@ HEADS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def alone(tmp_path_factory):
+def alone(pillow, tmp_path_factory):
     """One thread; the package asks nobody, installs nothing, and keeps its settings here."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
