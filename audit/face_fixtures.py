@@ -11,7 +11,7 @@ import pytest
 from audit.comparison import Comparison
 from audit.examples import Attacked, Examples, Goal
 from audit.face_audit import FaceAudit
-from audit.fixtures import budget_of
+from audit.fixtures import budget_of, fit_for_use, tell
 from audit.measures.face_scenarios import FaceScenarios
 from audit.record import digest
 from audit.session import AuditSession, seed_of
@@ -107,17 +107,9 @@ def face_surrogates(face_data: FaceAudit, request: pytest.FixtureRequest) -> dic
             "Not measured: no surrogate with gradients. Give other model files with --audit-surrogates, or "
             "surrogates(device) in the model file."
         )
-    # A patch made on a recognizer that tells nobody apart is noise, and what it leaves says nothing.
-    least = request.config.stash[SESSION].profile.preconditions.clean_accuracy_min
     seen = {n: face_data.accuracy(s) for n, s in found.items()}
-    fit = {n: s for n, s in found.items() if (seen[n] or 0.0) >= least}
-    if not fit:
-        told = ", ".join(f"{n} {'unknown' if a is None else f'{a:.3f}'}" for n, a in seen.items())
-        raise Undecided(f"Not measured: the surrogates' clean accuracy is {told}, expected at least {least:.3f}.")
-    left_out = {n: seen[n] for n in found if n not in fit}
-    if left_out:
-        request.node.stash[TRIAL].details["surrogates left out, by clean accuracy"] = left_out
-    return fit
+    least = request.config.stash[SESSION].profile.preconditions.clean_accuracy_min
+    return fit_for_use(found, seen, least, "clean accuracy", request.node.stash[TRIAL])
 
 
 @pytest.fixture
@@ -184,13 +176,9 @@ def craft_faces(request: pytest.FixtureRequest, face_data: FaceAudit) -> CraftFa
         if told and probe.access != "none":
             own = face_data.comparison in held
             trial.access = probe.access if own or probe.access != "white-box" else "transfer"
-            new = list(examples.diagnostics)
-            if probe.access == "white-box":
-                new += session.doubts(of_gradients=True)
-            if label:
-                new = [d.model_copy(update={"name": f"{label}: {d.name}"}) for d in new]
-            trial.diagnostics += [d for d in new if d.name not in {t.name for t in trial.diagnostics}]
-            trial.protocol.setdefault("probe", []).append(spec)
+            by_gradients = probe.access == "white-box"
+            doubts = session.doubts(of_gradients=True, task="recognizer:") if by_gradients else []
+            tell(trial, spec, [*examples.diagnostics, *doubts], label)
         return examples
 
     return make

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -17,6 +18,7 @@ from audit.stash import SESSION, STEP, TRIAL, Inapplicable, Undecided
 from audit.state import frozen, modules_of
 from audit.surrogates import Surrogate
 from audit.tiny import tiny_images
+from audit.trial import Trial
 
 __all__ = [
     "STEP",
@@ -35,6 +37,8 @@ __all__ = [
     "surrogates",
     "white_box",
 ]
+
+M = TypeVar("M")
 
 
 class Crafted(Perturbation, Protocol):
@@ -149,13 +153,8 @@ def craft(request: pytest.FixtureRequest) -> Craft:
         patch = probe.load(session.artifacts.folder("patches", key, build))
         if told and probe.access != "none":
             trial.access = probe.access
-            new = list(patch.diagnostics)
-            if probe.access == "white-box":
-                new += session.doubts(of_gradients=True)
-            if label:
-                new = [d.model_copy(update={"name": f"{label}: {d.name}"}) for d in new]
-            trial.diagnostics += [d for d in new if d.name not in {t.name for t in trial.diagnostics}]
-            trial.protocol.setdefault("probe", []).append(spec)
+            doubts = session.doubts(of_gradients=True) if probe.access == "white-box" else []
+            tell(trial, spec, [*patch.diagnostics, *doubts], label)
         return patch
 
     return make
@@ -183,17 +182,9 @@ def surrogates(request: pytest.FixtureRequest) -> dict[str, Surrogate]:
             "Not measured: no surrogate with candidates(images). Give other model files with --audit-surrogates, or "
             "surrogates(device) in the model file."
         )
-    # A patch made on a detector that sees nothing is noise, and what it leaves says nothing.
-    least = session.profile.preconditions.clean_recall_min
     seen = {n: session.clean_recall(s.detector) for n, s in found.items()}
-    fit = {n: s for n, s in found.items() if (seen[n] or 0.0) >= least}
-    if not fit:
-        told = ", ".join(f"{n} {'unknown' if r is None else f'{r:.3f}'}" for n, r in seen.items())
-        raise Undecided(f"Not measured: the surrogates' clean recall is {told}, expected at least {least:.3f}.")
-    left_out = {n: seen[n] for n in found if n not in fit}
-    if left_out:
-        request.node.stash[TRIAL].details["surrogates left out, by clean recall"] = left_out
-    return fit
+    least = session.profile.preconditions.clean_recall_min
+    return fit_for_use(found, seen, least, "clean recall", request.node.stash[TRIAL])
 
 
 @pytest.fixture
@@ -210,6 +201,33 @@ def measure(request: pytest.FixtureRequest) -> SceneMeasure:
     """Measures for the control's task, writing into its record."""
     config = request.config
     return SceneMeasure(request.node.stash[TRIAL], config.stash[SESSION], config.stash[STEP])
+
+
+def tell(trial: Trial, spec: dict[str, Any], diagnostics: Sequence[Diagnostic], label: str) -> None:
+    """Add an attack and its health to a control's record, each diagnostic once."""
+    new = [d.model_copy(update={"name": f"{label}: {d.name}"}) for d in diagnostics] if label else list(diagnostics)
+    trial.diagnostics += [d for d in new if d.name not in {t.name for t in trial.diagnostics}]
+    trial.protocol.setdefault("probe", []).append(spec)
+
+
+def fit_for_use(
+    found: dict[str, M], seen: dict[str, float | None], least: float, what: str, trial: Trial
+) -> dict[str, M]:
+    """The surrogates whose clean performance is at least ``least``; the others are told of, by name.
+
+    A patch made on a model that sees nothing is noise, and what it leaves says nothing.
+
+    Raises:
+        Undecided: none is left.
+    """
+    fit = {n: s for n, s in found.items() if (seen[n] or 0.0) >= least}
+    if not fit:
+        told = ", ".join(f"{n} {'unknown' if v is None else f'{v:.3f}'}" for n, v in seen.items())
+        raise Undecided(f"Not measured: the surrogates' {what} is {told}, expected at least {least:.3f}.")
+    left_out = {n: seen[n] for n in found if n not in fit}
+    if left_out:
+        trial.details[f"surrogates left out, by {what}"] = left_out
+    return fit
 
 
 def budget_of(session: AuditSession) -> dict[str, Any]:

@@ -260,19 +260,17 @@ class FaceMeasure:
         )
 
     def _groups(self, goal: Goal, success: Bools) -> None:
-        """Success per group that the data names; the worst group is among the facts."""
-        people = self._people(goal)
-        labels = self.faces.groups_of(goal)
+        """Success per group of the wearer that the data names; the worst group is among the facts."""
+        people, labels = self._people(goal), self.faces.groups_of(goal)
         for kind in sorted({k for g in labels for k in g}):
-            worst: tuple[float, str] | None = None
-            for value in sorted({g[kind] for g in labels if kind in g}):
-                rows = np.array([g.get(kind) == value for g in labels])
-                e = share_of_pairs(success[rows], people[rows], self.resampling)
-                self._condition(value, e, f"Success by {kind}")
-                if e.value is not None:
-                    worst = max(worst or (e.value, value), (e.value, value))
-            if worst is not None:
-                self.trial.details[f"worst {kind}"] = worst[1]
+            rates = by_group(
+                [g.get(kind, "") for g in labels],
+                lambda rows: share_of_pairs(success[rows], people[rows], self.resampling),
+            )
+            for group, e in rates.rates.items():
+                self._condition(group, e, f"Success by {kind}")
+            if rates.worst is not None:
+                self.trial.details[f"worst {kind}"] = rates.worst
 
     def _tell(self, recognizer: Comparison, goal: Goal, examples: Examples, rules: FaceRules | None) -> None:
         self.trial.constraint = (rules or self.rules).describe()

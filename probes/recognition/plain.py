@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from probes.recognition.placing import Numbers
 
 
 @dataclass(frozen=True)
-class PlainPatch:
+class PlainPatch(ABC):
     """What the unoptimised patches share. ``mask``: where they are, as for ``FacePatch``."""
 
     mask: Mask = field(default_factory=FaceMask)
@@ -62,9 +63,9 @@ class PlainPatch:
         masks = self.mask.photo_masks(sources.landmarks, sources.size)
         return Examples(wear(sources.images, self.content(attacked, seed), masks), masks)
 
+    @abstractmethod
     def content(self, attacked: Attacked, seed: int) -> Tensor:
         """(N, 3, H, W) in [0, 1]."""
-        raise NotImplementedError
 
 
 class NoiseFace(PlainPatch):
