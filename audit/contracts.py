@@ -112,8 +112,9 @@ class BlackBoxRecognizer(Protocol):
 class ForgeryDetector(Protocol):
     """A deepfake detector: faces (N, 3, *face_size), or clips (N, T, 3, *face_size), to fake logits (N,).
 
-    A face is called fake where its logit is at least ``threshold``. Optional: ``trained_on`` (names of manipulation
-    methods), ``embed(faces) -> (N, D)``.
+    A face is called fake where its logit is at least ``threshold``. Optional: ``clip_frames``, T, where it judges
+    clips; ``trained_on``, names of the manipulation methods and qualities that it was trained on, as the data call
+    them; ``embed(faces) -> (N, D)``, features by which methods can be told apart.
     """
 
     face_size: tuple[int, int]
@@ -127,7 +128,8 @@ class LivenessDetector(Protocol):
     """A presentation-attack detector: faces to live scores (N,); live where the score is at least ``threshold``.
 
     It is given whole photographs, as the data has them (LFW's, or squares of six eye distances), and crops what it
-    wants. Optional: ``face_size`` (height, width), to which photographs are resized before.
+    wants. Optional: ``face_size`` (height, width), to which photographs are resized before; ``trained_on``, names of
+    the domains that it was trained on.
     """
 
     threshold: float
@@ -137,12 +139,21 @@ class LivenessDetector(Protocol):
 
 @runtime_checkable
 class Classifier(Protocol):
-    """An image classifier: images to logits (N, K)."""
+    """An image classifier: images to logits (N, K). Optional: ``input_size`` (height, width) px; ``classes``, K names."""
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
-TASKS = ("detector", "recognizer", "forgery", "liveness", "classifier")
+@runtime_checkable
+class Attributor(Protocol):
+    """Tells which method made a fake: faces (N, 3, *face_size) to features (N, D), compared by their cosine."""
+
+    face_size: tuple[int, int]
+
+    def __call__(self, faces: Tensor) -> Tensor: ...
+
+
+TASKS = ("detector", "recognizer", "forgery", "liveness", "classifier", "attributor")
 """The tasks, as they are named in a model file's dict and in the report."""
 
 

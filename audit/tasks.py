@@ -23,6 +23,7 @@ NEEDS = {
     "forgery": ("face_size", "threshold"),
     "liveness": ("threshold",),
     "classifier": (),
+    "attributor": ("face_size",),
 }
 """The attributes that each task's contract asks for, beside the call itself."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -64,3 +65,20 @@ def _video(name: str) -> str:
     path = PurePosixPath(name)
     found = _FRAME.match(path.stem)
     return str(path.parent / (found[1] if found else path.stem))
+
+
+def side_of(groups: Iterable[str], craft_share: float, name: str, salt: str = "assay") -> dict[str, bool]:
+    """Group -> whether it is on the craft side: it goes where the sha256 of its name says, and neither side is empty.
+
+    Raises:
+        DataError: fewer than two groups. ``name``: of the data, for the error.
+    """
+    rank = {g: hashlib.sha256(f"{salt}\0{g}".encode()).digest() for g in groups}
+    if len(rank) < 2:
+        raise DataError(f"data {name}", expected="at least two groups of what belongs together", got=str(len(rank)),
+                        mend="add videos or photographs of other sources")  # fmt: skip
+    order = sorted(rank, key=lambda g: rank[g])
+    chosen = {g for g in order if int.from_bytes(rank[g][:8], "big") / 2**64 < craft_share} or {order[0]}
+    if len(chosen) == len(order):
+        chosen.discard(order[-1])
+    return {g: g in chosen for g in order}
