@@ -55,8 +55,8 @@ $(VENV)/.dev: $(NEEDS)
 
 $(VENV)/.bench: $(NEEDS)
 	PYTHON=$(PYTHON) .ci/install $(VENV) -e '.[bench]'
-	# Without what it would bring along: it wants a requests of 2021, to fetch models that the bench does not use.
-	PYTHON=$(PYTHON) .ci/install $(VENV) --no-deps torchattacks
+	# Without what they would bring along: a requests of 2021 to fetch models with, and numba, which the bench can do without.
+	PYTHON=$(PYTHON) .ci/install $(VENV) --no-deps torchattacks imagecorruptions
 	@touch $@ $(VENV)/.dev $(VENV)/.audit
 
 clean:

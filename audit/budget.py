@@ -13,8 +13,9 @@ class Budget:
         name: ``smoke``, ``standard`` or ``certify``.
         steps: optimisation steps per trained patch. batch: images per step.
         queries: black-box queries (model calls on one batch) per random search.
-        images: at most this many scenes, chosen by the recorded seed.
+        images: at most this many scenes, pairs of each kind, or clips of each method, chosen by the recorded seed.
         bootstrap: resamples per interval.
+        frames: frames of each clip that are judged, evenly spread.
     """
 
     name: str
@@ -23,3 +24,4 @@ class Budget:
     queries: int
     images: int
     bootstrap: int
+    frames: int = 8

@@ -139,7 +139,10 @@ class LivenessDetector(Protocol):
 
 @runtime_checkable
 class Classifier(Protocol):
-    """An image classifier: images to logits (N, K). Optional: ``input_size`` (height, width) px; ``classes``, K names."""
+    """An image classifier: images to logits (N, K).
+
+    Optional: ``input_size`` (height, width) px; ``classes``, K names.
+    """
 
     def __call__(self, images: Tensor) -> Tensor: ...
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,8 +34,14 @@ if TYPE_CHECKING:
 class FaceAudit:
     """Computed once and shared by all controls of a run."""
 
+    task: ClassVar[str] = "recognizer"
+
     def __init__(self, session: AuditSession) -> None:
         self.session = session
+
+    def surrogate_digests(self) -> dict[str, str]:
+        """Name -> digest of every other recognizer."""
+        return {name: s.digest for name, s in self.surrogates.items()}
 
     def prepare(self) -> None:
         """Find out what is wrong with data, surrogates and generator before anything long starts."""

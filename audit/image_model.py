@@ -89,7 +89,7 @@ class ImageModel:
         return own - others.max(1).values
 
     def right(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """(N,) bool, whether each decision is right. A score at the threshold says 1; a tie between classes is wrong."""
+        """(N,) bool, whether each decision is right. A score at the threshold says 1; a tie of classes is wrong."""
         m = self.margin(outputs, labels)
         return (m > 0) | ((m == 0) & (labels == 1)) if self.task in TWO_SIDED else m > 0
 

@@ -70,7 +70,7 @@ class Adversarial:
 
     def save(self, folder: Path) -> None:
         """Into an existing folder."""
-        arrays = {f"map:{k}": v.numpy() for k, v in self.maps.items()}
+        arrays: dict[str, Any] = {f"map:{k}": v.numpy() for k, v in self.maps.items()}
         np.savez_compressed(folder / "adversarial.npz", images=self.images.numpy(), **arrays)
         about = {
             "diagnostics": [d.model_dump() for d in self.diagnostics],

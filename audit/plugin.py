@@ -38,7 +38,7 @@ def _add_model(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not getattr(config.option, "audit_model", None) or config.option.help or config.option.version:
         return
-    from audit import face_fixtures, fixtures, hooks
+    from audit import face_fixtures, fixtures, hooks, image_fixtures
 
     try:
         hooks.begin(config, effective(config))
@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(fixtures, "assay-fixtures")
     config.pluginmanager.register(face_fixtures, "assay-face-fixtures")
+    config.pluginmanager.register(image_fixtures, "assay-image-fixtures")
     config.pluginmanager.register(hooks, "assay-hooks")
 
 

@@ -72,7 +72,7 @@ class Profile:
             ProfileError: there is none.
         """
         b = self._budget(name)
-        return Budget(name, steps=b.steps, batch=b.batch, queries=b.queries, images=b.images, bootstrap=b.bootstrap)
+        return Budget(name, **b.model_dump(exclude={"indicative"}))
 
     def indicative(self, budget: str) -> bool:
         """Whether a run on that budget is stamped indicative and judged by the point estimate."""

@@ -21,7 +21,9 @@ class DataTable(_Table):
     """``[data]``: what is measured on.
 
     Attributes:
-        kind: ``scenes``, images with boxes, for detectors; ``faces``, pairs of photographs, for recognizers.
+        kind: ``scenes``, images with boxes, for detectors; ``faces``, pairs of photographs, for recognizers;
+            ``forgeries``, real and manipulated videos; ``attribution``, manipulated ones in gallery and probe;
+            ``liveness``, live faces and presentation attacks; ``images``, a folder per class, for classifiers.
         craft_share: share of the groups that probes craft on. min_side: smaller objects (shorter side, px) are ignored.
         targets: classes under attack; all that model and data share where not given. delta: the strict score threshold
             beside the owner's. match_iou: overlap from which a detection counts as the object.
@@ -33,9 +35,13 @@ class DataTable(_Table):
         operating_fmr: the false match rate at which a recognizer works; its threshold is then found on the craft side
             of the split, and the owner's is not used.
         regions, area: what an attacker of a recognizer may change: connected regions, and share of the aligned face.
+        clip_frames: at most that many frames of a video, from its start, are looked at and encoded anew.
+        margin: side of the square that is cut out around a face, over the longer side of its box.
+        epsilon: largest change of a pixel by an additive attack, levels of 255.
+        novel: manipulation methods that an attributor has to call new; where the data say so themselves, nothing.
     """
 
-    kind: Literal["scenes", "faces"] = "scenes"
+    kind: Literal["scenes", "faces", "forgeries", "attribution", "liveness", "images"] = "scenes"
     craft_share: Between = 0.5
     min_side: Annotated[float, Field(ge=1)] = 32.0
     targets: list[str] | None = None
@@ -50,6 +56,10 @@ class DataTable(_Table):
     operating_fmr: Between | None = None
     regions: Annotated[int, Field(ge=1)] = 5
     area: Annotated[float, Field(gt=0, le=1)] = 0.1
+    clip_frames: Annotated[int, Field(ge=1)] = 270
+    margin: Annotated[float, Field(ge=1, le=4)] = 1.3
+    epsilon: Annotated[float, Field(gt=0, le=255)] = 8.0
+    novel: list[Text] = []
 
 
 class BudgetTable(_Table):
@@ -60,6 +70,7 @@ class BudgetTable(_Table):
     queries: Annotated[int, Field(ge=1)]
     images: Annotated[int, Field(ge=2)]
     bootstrap: Annotated[int, Field(ge=100)]
+    frames: Annotated[int, Field(ge=1)] = 8
     indicative: bool = False
 
 
@@ -82,12 +93,15 @@ class PreconditionsTable(_Table):
 
     Attributes:
         clean_recall_min: recall without any patch, at the owner's threshold.
-        clean_accuracy_min: share of clean pairs that a recognizer decides rightly, at its threshold.
+        clean_accuracy_min: share of clean pairs that a recognizer decides rightly, or of clean images that a
+            classifier does, at its threshold.
+        clean_auc_min: AUC of a forgery or liveness detector where nothing was shifted and nobody attacks.
         declared_tolerance: how far measured clean performance may lie below what the model file declares.
     """
 
     clean_recall_min: Share = 0.5
     clean_accuracy_min: Share = 0.8
+    clean_auc_min: Share = 0.7
     declared_tolerance: Share = 0.05
 
 

@@ -118,7 +118,10 @@ class Diagnostic(_Strict):
 
 
 class Evidence(_Strict):
-    """A picture or file in the output folder. ``role``: clean, patched, target, difference, patch, control, file.
+    """A picture or file in the output folder.
+
+    ``role``: clean, patched, target, difference, patch, control, file; of attacks on images map, adversarial, of shifts
+    quality, of generators forged, of what stands for itself photograph.
 
     ``case`` groups the pictures of one scene (``worst``, ``median``, ``survivor``).
     """

@@ -24,11 +24,12 @@ from audit.errors import DataError, ModelError
 from audit.evidence import EvidenceStore
 from audit.execution import Execution, keep_memory
 from audit.face_audit import FaceAudit
-from audit.face_surrogates import says_of_faces
+from audit.materials import MATERIALS, Material
 from audit.measures.detection import precision, recall
 from audit.measures.evaluation import evaluate
 from audit.measures.intervals import Resampling
 from audit.options import Options
+from audit.other_models import says
 from audit.profile import Profile
 from audit.profile import load as load_profile
 from audit.record import Data, Diagnostic, Precondition, Unreadable, digest
@@ -92,23 +93,25 @@ class AuditSession:
         # What is wrong must not be found out an hour later.
         if self.has_scenes:
             _ = self.scenes, self.surrogates, self.published
-        if self.has_faces:
-            self.faces.prepare()
+        if self.material is not None:
+            self.material.prepare()
 
     @property
     def has_scenes(self) -> bool:
         """Whether a detector is audited on images with boxes."""
         return self.profile.data.kind == "scenes" and "detector" in self.subject.tasks
 
-    @property
-    def has_faces(self) -> bool:
-        """Whether a recognizer is audited on pairs of faces."""
-        return self.profile.data.kind == "faces" and "recognizer" in self.subject.tasks
-
     @cached_property
+    def material(self) -> Material | None:
+        """What the controls share that are about anything but a detector; ``None`` where there are no such."""
+        maker = MATERIALS.get(self.profile.data.kind)
+        return maker(self) if maker is not None and maker.task in self.subject.tasks else None
+
+    @property
     def faces(self) -> FaceAudit:
         """What the controls of a recognizer share."""
-        return FaceAudit(self)
+        assert isinstance(self.material, FaceAudit)
+        return self.material
 
     def _behaviour(self) -> str:
         """Digest of what the models say of the tiny batch: weights may sit where no digest reaches them."""
@@ -120,8 +123,8 @@ class AuditSession:
                     found = self.execution.detect(thing, tiny_images((256, 320), self.execution.device))
                     # Rounded: two processes on a GPU may differ in the last bits.
                     parts.append([[(d.scores * 1e3).round().tolist(), d.boxes.round().tolist()] for d in found])
-                elif task in ("recognizer", "liveness"):
-                    parts.append(says_of_faces(task, thing, self.execution.device))
+                else:
+                    parts.append(says(task, thing, self.execution.device))
         return digest(parts)
 
     @cached_property
@@ -265,8 +268,8 @@ class AuditSession:
 
     def data_records(self) -> list[Data]:
         """The data as the report tells of it."""
-        if self.has_faces:
-            return self.faces.data_records()
+        if self.material is not None:
+            return self.material.data_records()
         if not self.has_scenes:
             return []
         whole, split = self._all_scenes, self.scenes
@@ -303,8 +306,8 @@ class AuditSession:
         )
 
     def _surrogate_digests(self) -> dict[str, str]:
-        if self.has_faces:
-            return {name: s.digest for name, s in self.faces.surrogates.items()}
+        if self.material is not None:
+            return self.material.surrogate_digests()
         return {name: s.digest for name, s in self.surrogates.items()}
 
     def trial(self, id: str, spec: ControlSpec) -> Trial:
@@ -318,7 +321,7 @@ class AuditSession:
             seed=seed_of(id, self.options.seed),
             reproduce=self.reproduce(id),
             protocol={"key": self.key, "control": base(id), "variant": variant(id)},
-            diagnostics=self.doubts(of_gradients=False, task=f"{spec.task}:" if self.has_faces else ""),
+            diagnostics=self.doubts(of_gradients=False, task="" if self.material is None else f"{spec.task}:"),
         )
 
     def reproduce(self, id: str) -> str:
@@ -341,9 +344,20 @@ class AuditSession:
         return self.subject.state_digest() == self.state_before
 
 
+PROFILES = {
+    "detector": "detection",
+    "recognizer": "recognition",
+    "forgery": "forensics",
+    "attributor": "attribution",
+    "liveness": "liveness",
+    "classifier": "classification",
+}
+"""The built-in profile for each task; of several tasks, the first here counts."""
+
+
 def usual_profile(subject: Subject) -> str:
     """The built-in profile for a model file's first task."""
-    return "recognition" if "detector" not in subject.tasks and "recognizer" in subject.tasks else "detection"
+    return next((PROFILES[task] for task in PROFILES if task in subject.tasks), "detection")
 
 
 def seed_of(id: str, seed: int) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from audit.contracts import TASKS
+from audit.embedding import Embedding
 from audit.errors import AuditError, ModelError
 from audit.modelfile import beside, function, read, run, users_code
 from audit.record import File
@@ -22,7 +23,7 @@ from audit.tasks import access_of, conforms, find_task, told
 
 __all__ = ["Subject", "find_device", "load"]
 
-DECLARED = ("recall", "precision", "accuracy")
+DECLARED = ("recall", "precision", "accuracy", "auc")
 """What a model file may declare of its clean performance."""
 
 
@@ -36,11 +37,14 @@ class Subject:
         access: task -> ``white-box`` or ``query``, what the object offers to an attacker.
         files: the model file, modules beside it that it imported, and the weight files that its adapters name.
         declared: the owner's own clean performance in [0, 1], ``recall`` and ``precision`` of a detector, ``accuracy``
-            of a recognizer over genuine and impostor pairs alike; empty where not given.
+            of a recognizer over genuine and impostor pairs alike or of a classifier, ``auc`` of a forgery or liveness
+            detector; empty where not given.
         modules: every torch module that the objects stand on.
         surrogates_fn: ``surrogates(device)`` of the file, giving name -> contract object. generator_fn: its
-        ``generator(device)``. landmarks_fn: its ``landmarks(device)``. data_fn: its ``data(root)``. ``None`` where the
-        file has none.
+        ``generator(device)``. landmarks_fn: its ``landmarks(device)``. faces_fn: its ``faces(device)``, a detector of
+        faces that cuts them out of photographs and videos. lpips_fn: its ``lpips(device)``, a perceptual distance of
+        two batches of images in [0, 1], (N,). data_fn: its ``data(root)``. ``None`` where the file has
+        none.
     """
 
     name: str
@@ -54,6 +58,8 @@ class Subject:
     surrogates_fn: Callable[[], dict[str, Any]] | None = None
     generator_fn: Callable[[], Any] | None = None
     landmarks_fn: Callable[[], Any] | None = None
+    faces_fn: Callable[[], Any] | None = None
+    lpips_fn: Callable[[], Any] | None = None
     data_fn: Callable[[Path], Any] | None = None
 
     def state_digest(self) -> str:
@@ -122,6 +128,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Subject:
         surrogates_fn=_surrogates(path, module, device),
         generator_fn=_guarded(path, module, "generator", device),
         landmarks_fn=_guarded(path, module, "landmarks", device),
+        faces_fn=_guarded(path, module, "faces", device),
+        lpips_fn=_guarded(path, module, "lpips", device),
         data_fn=_guarded(path, module, "data"),
     )
 
@@ -152,6 +160,9 @@ def _tasks(path: Path, made: object, device: torch.device) -> dict[str, Any]:
         with users_code(path, "a model that takes images"):
             made = _plain(made, device)
             tasks = {find_task(path, made, device): made}
+    if callable(getattr(tasks.get("forgery"), "embed", None)):
+        # What tells fakes from real faces may tell fakes from one another as well.
+        tasks.setdefault("attributor", Embedding(tasks["forgery"]))
     for task, thing in tasks.items():
         conforms(path, task, thing)
     return tasks

@@ -34,12 +34,21 @@ def input_size(thing: object) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
+def tiny_input(thing: object, device: torch.device | str) -> Tensor:
+    """The tiny batch as a model takes it: (4, 3, height, width), or where it judges clips (``clip_frames``) four clips
+    (4, T, 3, height, width), each of one picture that stands still but for a shift of two pixels per frame.
+    """
+    images = tiny_images(input_size(thing), device)
+    frames = getattr(thing, "clip_frames", None)
+    return images if frames is None else torch.stack([images.roll(2 * i, 3) for i in range(int(frames))], 1)
+
+
 def find_task(path: Path, thing: Any, device: torch.device) -> str:
     """The task of an object that stands alone: what it says, else what its attributes and its output's shape say.
 
     ``classes`` and ``score_threshold`` make a detector; ``similarity`` or embeddings (N, D) with ``face_size`` and
-    ``threshold`` a recognizer; (N,) with ``face_size`` a forgery detector, without it a liveness detector; (N, K)
-    with none of these a classifier.
+    ``threshold`` a recognizer, with ``face_size`` alone an attributor; (N,) with ``face_size`` a forgery detector,
+    without it a liveness detector; (N, K) with none of these a classifier.
 
     Raises:
         ModelError: nothing fits, or what is said is no task.
@@ -62,11 +71,11 @@ def find_task(path: Path, thing: Any, device: torch.device) -> str:
             "end the function with `return`" if thing is None else "return one of audit.adapters' models",
         )
     with torch.inference_mode(), frozen([thing] if isinstance(thing, nn.Module) else []):
-        out = thing(tiny_images(input_size(thing), device)[:2])
+        out = thing(tiny_input(thing, device)[:2])
     sized, judged = hasattr(thing, "face_size"), hasattr(thing, "threshold")
     if isinstance(out, Tensor) and out.ndim == 2 and len(out) == 2:
-        if sized and judged:
-            return "recognizer"
+        if sized:
+            return "recognizer" if judged else "attributor"
         if not sized and not judged:
             return "classifier"
     if isinstance(out, Tensor) and out.shape == (2,) and judged:
@@ -102,6 +111,12 @@ def conforms(path: Path, task: str, thing: Any) -> None:
         whole = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)
         if not whole:
             raise _wrong(path, "`face_size` as (height, width) in pixels", repr(size), "write (112, 112), say")
+    frames = getattr(thing, "clip_frames", None)
+    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
+        raise _wrong(path, "`clip_frames` as a whole number of frames", repr(frames), "write 8, say, or leave it out")
+    trained = getattr(thing, "trained_on", ())
+    if isinstance(trained, str) or not all(isinstance(t, str) for t in trained):
+        raise _wrong(path, "`trained_on` as a list of names", repr(trained)[:80], "write ['Deepfakes', 'c23'], say")
     if "threshold" in NEEDS[task]:
         distance = getattr(thing, "metric", "cosine") == "euclidean"
         low, high, what = -math.inf, math.inf, "a finite number"
@@ -119,7 +134,7 @@ def access_of(task: str, thing: Any, device: torch.device, modules: list[nn.Modu
     if not callable(thing):
         return "query"
     with frozen(modules), torch.enable_grad():
-        out = thing(tiny_images(input_size(thing), device)[:2].requires_grad_())
+        out = thing(tiny_input(thing, device)[:2].requires_grad_())
     return "white-box" if isinstance(out, Tensor) and out.requires_grad else "query"
 
 

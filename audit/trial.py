@@ -26,6 +26,7 @@ class Trial:
     Attributes:
         protocol: everything that decides the number (data, probe, budget, seed …); its digest tells whether two
             results may be compared.
+        undecided: why no verdict can stand on what was measured, whatever it is; empty where one can.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Trial:
     details: dict[str, Any] = field(default_factory=dict)
     access: str = ""
     constraint: str = ""
+    undecided: str = ""
     started: float = field(default_factory=time.monotonic)
 
     def judge(self, measure: Measure) -> None:
@@ -60,6 +62,10 @@ class Trial:
     def conclude(self) -> Control:
         """The record of a control that ran to its end."""
         verdict, reason = decide(self.measure, self.limit, self.diagnostics, self.rule)
+        if self.undecided:
+            m = self.measure
+            measured = f" Measured: {m.name} {m.value:.3f}." if m is not None and m.value is not None else ""
+            verdict, reason = "inconclusive", self.undecided + measured
         if verdict == "fail" and self.waiver is not None:
             verdict, reason = "waived", f"{reason} Accepted by {self.waiver.approver} until {self.waiver.expires}."
         return self._record(verdict, reason)

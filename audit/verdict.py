@@ -40,7 +40,7 @@ def decide(
         if raised:
             return (
                 "inconclusive",
-                f"{words} is within the limit ({bound}), but the attack may have failed: "
+                f"{words} is within the limit ({bound}), but no pass stands on it: "
                 + "; ".join(d.meaning.rstrip(".") for d in raised)
                 + ".",
             )

@@ -24,8 +24,11 @@ LABELS = {
     "self": "the audited model itself (self-labelled)",
     "construction": "construction: the objects were placed, so their boxes are known",
 }
-ROLES = ("clean", "patched", "target", "difference", "patch", "control")
-SCENE_ROLES = frozenset({"clean", "patched", "target", "difference"})
+ROLES = (
+    "clean", "patched", "target", "map", "adversarial", "forged", "difference", "quality", "photograph", "patch",
+    "control",
+)  # fmt: skip
+SCENE_ROLES = frozenset(ROLES) - {"patch", "control"}
 
 
 def render(report: Report, folder: Path) -> str:
@@ -221,7 +224,7 @@ def clause_map(controls: list[Control], refs: Mapping[str, Reference]) -> list[C
 
 
 def cases(control: Control) -> list[Case]:
-    """Scene pictures by case: worst, median and survivor first, each as clean, patched, target, difference."""
+    """Scene pictures by case: worst, median and survivor first, each with its pictures in the order of ``ROLES``."""
     scenes = [e for e in control.evidence if e.role in SCENE_ROLES]
     names = dict.fromkeys([*(c for c in CASES if c), *(e.case for e in scenes)])
     order = list(ROLES)

@@ -21,6 +21,8 @@ import audit
 from audit.adapters.logodds import from_log_probability
 from audit.data.faces import Face, FacePairs
 from audit.data.images import inspect, read_as
+from audit.image_model import ImageModel
+from audit.labelled import Labelled
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 KIT = SHARED / "kit"
@@ -287,3 +289,96 @@ def _heard(layers):
     finally:
         for hook in hooks:
             hook.remove()
+
+
+MESONETS = ("Meso4_DF", "Meso4_F2F", "MesoInception_DF", "MesoInception_F2F")
+
+
+class MesoNet(torch.nn.Module):
+    """MesoNet as a forgery detector: faces (N, 3, 256, 256) in [0, 1] to fake logits (N,).
+
+    The kit's network hands out 1 - sigmoid of its last layer, which saturates; the logit is that layer's, negated.
+    """
+
+    face_size, threshold = (256, 256), 0.0
+
+    def __init__(self, net, trained_on, files):
+        super().__init__()
+        self.net, self.trained_on, self.files = net, trained_on, files
+        self.eval().requires_grad_(False)
+
+    def forward(self, faces):
+        with _heard([self.net.f2]) as heard:
+            self.net(faces * 255)
+        return -heard[0][:, 0]
+
+    def embed(self, faces):
+        with _heard([self.net.f1]) as heard:
+            self.net(faces * 255)
+        return heard[0]
+
+
+def mesonet(which: str):
+    """One of ``MESONETS`` with its authors' weights, trained on Deepfakes (DF) or Face2Face (F2F)."""
+    weights = kit("deepfake_mesonet_keras", f"{which}.h5")
+    method = "Deepfakes" if which.endswith("_DF") else "Face2Face"
+    return MesoNet(kit_nets("nets_deepfake").MesoNetKeras(str(weights)), (method,), (weights,))
+
+
+def mesonet_model(which: str) -> ImageModel:
+    """The same, as probes ask it."""
+    return ImageModel(which, mesonet(which), "forgery", white_box=True)
+
+
+def forgery_faces() -> Labelled:
+    """The kit's cut-out faces, 256 x 256: DFDC and Face2Face frames, MesoNet's four examples; 1 is fake."""
+    frames = kit("deepfake_frames")
+    files = [(p, int(p.parent.parent.name != "real"), p.parent.name) for p in sorted(frames.glob("*/*/*/*.png"))]
+    own = kit("deepfake_mesonet_keras", "test_images")
+    files += [(p, int(p.parent.name == "df"), p.stem) for p in sorted(own.glob("*/*.jpg"))]
+    images = []
+    for path, _, _ in files:
+        image = read_as(path, inspect(path).size).float()[None] / 255
+        small = F.interpolate(image, size=(256, 256), mode="bilinear", antialias=True, align_corners=False)
+        images.append((small.clamp(0, 1) * 255).round().to(torch.uint8)[0])
+    names = tuple(f"{clip}/{p.stem}" for p, _, clip in files)
+    clips = tuple(clip for _, _, clip in files)
+    return Labelled(torch.stack(images), torch.tensor([label for _, label, _ in files]), names, clips, clips)
+
+
+class MiniFASFinder:
+    """MiniFASNet as its authors run it: a face is found in the whole photograph and cut out 2.7 and 4 times as large.
+
+    Photographs (N, 3, H, W) in [0, 1] of any size to the log-odds of a live face (N,); shows no gradient.
+    """
+
+    task = "liveness"
+
+    def __init__(self, threshold=0.0):
+        self.threshold = threshold
+        names = {2.7: "2.7_80x80_MiniFASNetV2.pth", 4.0: "4_0_0_80x80_MiniFASNetV1SE.pth"}
+        self.files = [kit("antispoof_minifasnet", n) for n in names.values()]
+        spoof = kit_nets("nets_spoof")
+        self.cut = spoof.crop_scaled
+        self.nets = {k: spoof.MiniFAS(str(f)) for k, f in zip(names, self.files, strict=True)}
+        self.finder = retinaface(0.5)
+
+    def __call__(self, photographs):
+        with torch.no_grad():
+            return torch.stack([self._one(p) for p in photographs])
+
+    def _one(self, photograph):
+        scale = min(1.0, 480 / max(photograph.shape[1:]))
+        small = F.interpolate(photograph[None], scale_factor=scale, mode="bilinear", antialias=scale < 1)
+        (found,) = self.finder(small)
+        height, width = photograph.shape[1:]
+        box = torch.tensor([0.0, 0.0, width, height])
+        if len(found.scores):
+            box = found.boxes[found.scores.argmax()] / scale
+        picture = (photograph.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        live = []
+        for enlarged, net in self.nets.items():
+            face = torch.from_numpy(self.cut(picture, box.tolist(), enlarged, 80)).permute(2, 0, 1)[None].float()
+            live.append(net(face)[0, 1])
+        p = torch.stack(live).mean().clamp(1e-7, 1 - 1e-7)
+        return p.log() - (-p).log1p()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ import torch
 from skimage.measure import label
 
 from audit.examples import Examples
-from tests import mother, planted_faces
+from tests import planted_faces, running
+from tests.running import only
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[1]
 PROFILE = """
 extends = "recognition"
 name = "planted"
@@ -34,28 +33,8 @@ bootstrap = 200
 
 def audit(folder: Path, kind: str, *args: str, more: str = "", head: str = "", **model):
     """Exit code, control id -> row, output."""
-    (folder / "profile.toml").write_text(PROFILE.format(more=more))
-    (folder / "subject.py").write_text(planted_faces.model_file(kind, **model) + head)
-    words = [
-        "-m",
-        "pytest",
-        str(ROOT / "suites"),
-        "-p",
-        "no:cacheprovider",
-        "--audit-model",
-        str(folder / "subject.py"),
-    ]
-    words += ["--audit-profile", str(folder / "profile.toml")]
-    words += ["--audit-report", str(folder / "out"), "--audit-cache", str(folder / "cache"), *args]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = mother.run(words, cwd=ROOT, env=env, timeout=900)
-    path = folder / "out" / "report.json"
-    report = json.loads(path.read_text()) if path.exists() else {"controls": []}
-    return done.returncode, {c["id"]: c for c in report["controls"]}, done.stdout + done.stderr
-
-
-def only(*ids: str) -> list[str]:
-    return [word for id in ids for word in ("--audit-control", id)]
+    text = planted_faces.model_file(kind, **model) + head
+    return running.audit(folder, text, PROFILE.format(more=more), *args)
 
 
 @pytest.fixture(scope="module")
@@ -254,19 +233,7 @@ def test_bad_input_is_one_sentence_and_4(tmp_path, head, said):
 
 
 def test_without_a_profile_the_one_for_recognizers_is_taken(tmp_path):
-    (tmp_path / "subject.py").write_text(planted_faces.model_file("Weak"))
-    words = [
-        "-m",
-        "pytest",
-        str(ROOT / "suites"),
-        "-p",
-        "no:cacheprovider",
-        "--audit-model",
-        str(tmp_path / "subject.py"),
-    ]
-    words += ["--audit-report", str(tmp_path / "out"), "--audit-cache", str(tmp_path / "cache"), *only("REC-CLEAN")]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = mother.run(words, cwd=ROOT, env=env)
+    _, _, output = running.audit(tmp_path, planted_faces.model_file("Weak"), "", *only("REC-CLEAN"))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["profile"]["name"] == "recognition", done.stdout + done.stderr
+    assert report["profile"]["name"] == "recognition", output
     assert report["data"][0]["objects"] == 40

@@ -4,8 +4,9 @@
 ``huggingface_detector``, ``maite_detector``, ``torchscript_detector`` and ``onnx_detector`` with the decoders
 ``AnchorGrid``, ``Yolo`` and ``CenterHeatmap``; ``opencv_detector`` and ``opencv_face_detector`` for what is deployed on
 OpenCV, ``http_detector`` for what answers over a network; ``recognizer`` and ``onnx_recognizer`` for faces,
-``opencv_landmarker`` for their landmarks. Each is imported when it is first asked for, so that nobody pays for an
-adapter, or needs its extra, who does not use it.
+``opencv_landmarker`` for their landmarks; ``forgery_detector``, ``liveness_detector``, ``attributor`` and
+``classifier`` for any torch network of these tasks. Each is imported when it is first asked for, so that nobody pays
+for an adapter, or needs its extra, who does not use it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from audit.adapters.decoders import AnchorGrid, CenterHeatmap, Yolo
     from audit.adapters.http_remote import http_detector
     from audit.adapters.huggingface import huggingface_detector
+    from audit.adapters.image_models import attributor, classifier, forgery_detector, liveness_detector
     from audit.adapters.maite import maite_detector
     from audit.adapters.names import COCO80
     from audit.adapters.onnx_detectors import onnx_detector
@@ -44,6 +46,10 @@ _HOME = {
     "http_detector": "http_remote",
     "recognizer": "recognizers",
     "onnx_recognizer": "recognizers",
+    "attributor": "image_models",
+    "classifier": "image_models",
+    "forgery_detector": "image_models",
+    "liveness_detector": "image_models",
     "AnchorGrid": "decoders",
     "COCO80": "names",
     "CenterHeatmap": "decoders",
@@ -59,9 +65,13 @@ __all__ = [
     "Outputs",
     "Preprocess",
     "Yolo",
+    "attributor",
     "callable_detector",
+    "classifier",
+    "forgery_detector",
     "http_detector",
     "huggingface_detector",
+    "liveness_detector",
     "maite_detector",
     "onnx_detector",
     "onnx_recognizer",

@@ -9,24 +9,23 @@ from torch import Tensor
 
 from audit.checks.common import ARITHMETIC, JITTER, Looker, gradient_facts, scaled
 from audit.record import Precondition
-from audit.tasks import input_size
-from audit.tiny import tiny_images
+from audit.tasks import tiny_input
 
 
 def check_faces(look: Looker, *, white_box: bool) -> list[Precondition]:
-    """Facts on a model of faces: recognizer, forgery detector, liveness detector."""
-    faces = tiny_images(input_size(look.thing), look.device)
+    """Facts on a model of faces: recognizer, forgery detector, liveness detector, attributor."""
+    faces = tiny_input(look.thing, look.device)
     if look.task == "recognizer":
         facts = _compares(look, faces) if callable(getattr(look.thing, "similarity", None)) else []
         if not callable(look.thing):
             return facts
         return facts + _check(look, faces, _embeddings, white_box=white_box)
-    return _check(look, faces, _scores, white_box=white_box)
+    return _check(look, faces, _embeddings if look.task == "attributor" else _scores, white_box=white_box)
 
 
 def check_classifier(look: Looker) -> list[Precondition]:
     """Facts on a classifier."""
-    images = tiny_images(input_size(look.thing), look.device)
+    images = tiny_input(look.thing, look.device)
     with torch.enable_grad():
         out = look.thing(images.clone().requires_grad_())
     return _check(look, images, _logits, white_box=isinstance(out, Tensor) and out.requires_grad)

@@ -14,6 +14,7 @@ TEMPLATES = {
     "forgery": ("callable",),
     "liveness": ("callable",),
     "classifier": ("callable",),
+    "attributor": ("callable",),
 }
 """Task -> adapters with a template, the usual one first."""
 

@@ -1,6 +1,9 @@
-"""Data sets: readers that give Scenes or FacePairs, and the starter set."""
+"""Data sets: readers that give Scenes, FacePairs, Clips or ClassImages, and the starter set."""
 
 from audit.data.areas import read_areas_csv
+from audit.data.attribution_sets import Attribution, split_attribution
+from audit.data.class_folders import ClassImages, read_classes
+from audit.data.clips import Clip, Clips
 from audit.data.coco import read_coco
 from audit.data.csv_boxes import read_csv
 from audit.data.differencing import find_areas
@@ -12,6 +15,7 @@ from audit.data.groups import group_by
 from audit.data.identities import read_competition, read_gallery, read_identities
 from audit.data.labelme import read_labelme
 from audit.data.open import FORMATS, open_scenes
+from audit.data.open_clips import CLIP_FORMATS, open_clips
 from audit.data.open_faces import FACE_FORMATS, open_faces
 from audit.data.people import read_people
 from audit.data.pinhole import PinholeFit, fit_pinhole, pinhole
@@ -24,8 +28,13 @@ from audit.data.wider import read_wider
 from audit.data.yolo import read_yolo
 
 __all__ = [
+    "CLIP_FORMATS",
     "FACE_FORMATS",
     "FORMATS",
+    "Attribution",
+    "ClassImages",
+    "Clip",
+    "Clips",
     "Face",
     "FacePairs",
     "PinholeFit",
@@ -40,10 +49,12 @@ __all__ = [
     "from_lfw_pairs",
     "from_wider_face",
     "group_by",
+    "open_clips",
     "open_faces",
     "open_scenes",
     "pinhole",
     "read_areas_csv",
+    "read_classes",
     "read_coco",
     "read_competition",
     "read_csv",
@@ -61,5 +72,6 @@ __all__ = [
     "read_wider",
     "read_yolo",
     "self_label",
+    "split_attribution",
     "starter",
 ]

@@ -15,6 +15,7 @@ from audit.alignment import ARCFACE, similarity_transform
 from audit.comparison import Comparison
 from audit.errors import ConstraintViolated
 from audit.examples import Attacked, Examples, Goal
+from audit.labelled import Adversarial
 from audit.measures import verification
 from audit.measures.face_pictures import picture_patches, picture_triples
 from audit.measures.face_rules import FACE_PX_PER_CM, FaceRules
@@ -321,7 +322,7 @@ def summary(value: Any) -> Any:
     return {"median": round(float(np.median(value)), 6), "largest": round(float(np.max(value)), 6), "of": len(value)}
 
 
-def course(examples: Examples) -> list[Curve]:
+def course(examples: Examples | Adversarial) -> list[Curve]:
     """How the attack went, where it tells: margin or success by steps or queries."""
     axes = {"step": "steps", "queries": "comparisons asked, per pair"}
     history: dict[str, list[float]] = examples.history

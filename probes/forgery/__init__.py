@@ -1,0 +1,1 @@
+"""Attacks on models that judge images: forgery detectors, liveness detectors, classifiers."""
