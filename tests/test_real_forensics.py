@@ -83,6 +83,9 @@ def test_the_matrices_of_four_mesonets_from_a_model_file_of_ten_lines(tree, tmp_
         assert all(0 <= v <= 1 for row in grid["values"] for v in row)
         # one video of a method is no verdict
         assert rows[id]["verdict"] == "inconclusive", output
+    told = rows["FOR-QUALITY"]["details"]["read back from the bits, first clip"]
+    assert (told["H.264 QP 23"]["quantiser"], told["H.264 QP 40"]["quantiser"]) == ([23, 23], [40, 40])
+    assert told["H.264 QP 40"]["bytes"] < told["H.264 QP 23"]["bytes"] / 3
     reason = json.dumps(rows["FOR-CONFOUNDER"]["details"])
     assert "NeuralTextures: 1 of 1 fake(s) differ at least twofold" in reason
     assert rows["FOR-CONFOUNDER"]["verdict"] == "fail"

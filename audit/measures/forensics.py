@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from audit.session import AuditSession
 
 Progress = Callable[[float, str], None]
+READ_BACK = 12
+"""Frames of a clip whose quantiser is read back."""
 
 
 class Forger(Protocol):
@@ -85,7 +87,8 @@ class ForensicMeasure:
     def methods(self, models: Mapping[str, ImageModel]) -> None:
         """Judge the worst AUC over methods, each against the real clips; tabulate trained on × tested on."""
         subject = next(iter(models))
-        columns = list(self.data.clips.methods)
+        # what the detector was trained on comes first: all else is read against it
+        columns = sorted(self.data.clips.methods, key=lambda m: m not in self.data.seen)
         cells = {
             (self._row(n, m), column): self._cell(m, self.data.of(column), None)
             for n, m in models.items()
@@ -125,6 +128,7 @@ class ForensicMeasure:
         first = next(iter(shifts))
         marks = [(self._row(n, m), q) for n, m in models.items() for q in shifts if q in m.trained_on or q == first]
         self._grids(cells, "Qualities: trained on × tested on", "trained on", "tested on", marks)
+        self.trial.details["read back from the bits, first clip"] = self._read_back(shifts)
         self._show(shifts)
         self._curve(models[subject], own)
         self._told(clips)
@@ -321,6 +325,20 @@ class ForensicMeasure:
                 roc_figure(lines, "ROC per frame", x_label="real called fake", y_label="fake called fake")
             )
         self.trial.details["says fake from"] = model.threshold
+
+    def _read_back(self, shifts: Mapping[str, Shift | None]) -> dict[str, Any]:
+        """What encoders did to the first frames of the first clip, by their own bits."""
+        usable = [c for c in self.data.clips.clips if c.id not in self.data.left_out]
+        clip = next((c for c in usable if c.footage.fps), usable[0] if usable else None)
+        if clip is None:
+            return {}
+        frames = clip.footage.read(list(range(min(clip.footage.count, READ_BACK))))
+        told = {}
+        for name, shift in shifts.items():
+            look = getattr(shift, "read_back", None)
+            if look is not None and frames:
+                told[name] = look(frames if clip.footage.fps else frames[:1], clip.footage.fps)
+        return told
 
     def _show(self, shifts: Mapping[str, Shift | None]) -> None:
         """One real and one fake face at each quality."""

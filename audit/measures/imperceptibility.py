@@ -61,8 +61,8 @@ def imperceptibility(
 ) -> Imperceptibility:
     """PSNR, SSIM and LPIPS of each image, with their mean, median and worst over the images that were changed.
 
-    An image that was not changed has an infinite PSNR: it is counted in a row of its own, ``images left as they were``,
-    and is part of no mean. The intervals of mean and median are those of a bootstrap over the groups; an extreme has none. A row
+    An image that was not changed has an infinite PSNR: it is part of no mean, and counted in the row ``images left as
+    they were``. The intervals of mean and median are those of a bootstrap over the groups; an extreme has none. A row
     without images has no value.
 
     Args:

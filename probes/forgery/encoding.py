@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from audit.data.footage import exactly, upright
+from audit.data.quantiser import quantisers
 from audit.data.video_index import pyav
 from audit.errors import DataError
 from audit.shifts import Frame
@@ -178,6 +179,15 @@ class Encode:
                 container.mux(stream.encode(shown))
             container.mux(stream.encode())
         return file.getvalue()
+
+    def read_back(self, frames: Sequence[Frame], fps: float) -> dict[str, Any]:
+        """What was done to these frames: ``bytes``, and where the codec tells, the lowest and highest ``quantiser``."""
+        data = self.encode(frames, fps)
+        found = quantisers(data)
+        told: dict[str, Any] = {"frames": len(frames), "bytes": len(data)}
+        if found:
+            told["quantiser"] = [min(q.low for q in found), max(q.high for q in found)]
+        return told
 
     def _through(self, frames: Sequence[Frame], fps: float) -> list[Frame]:
         if not len(frames):
