@@ -97,13 +97,13 @@ class AttributionAudit(ClipAudit):
 
         def build(folder: Path) -> None:
             found = self.labelled(clips, shift, seed)
-            out = []
-            with self.asking(self.model):
-                for i in range(0, len(found), 32):
-                    with torch.inference_mode():
-                        out.append(
-                            self.model.outputs(found.images[i : i + 32].to(self.model.device).float() / 255).cpu()
-                        )
+            t, out = self.model.frames, []
+            step = max(32 // t, 1) * t
+            with self.asking(self.model), torch.inference_mode():
+                for i in range(0, len(found), step):
+                    images = found.images[i : i + step].to(self.model.device).float() / 255
+                    out.append(self.model.outputs(images)[::t].float().cpu())
+            found = found[torch.arange(0, len(found), t)]  # one row for each clip of t frames
             rows = torch.cat(out).double().numpy() if out else np.zeros((0, 1))
             if rows.ndim != 2 or len(rows) != len(found) or not np.isfinite(rows).all():
                 raise ModelError(
@@ -116,7 +116,7 @@ class AttributionAudit(ClipAudit):
             np.savez_compressed(
                 folder / "features.npz", rows=rows, groups=np.array(found.groups, dtype=str),
                 clips=np.array(found.clips, dtype=str), methods=np.array([methods[c] for c in found.clips], dtype=str),
-                left_out=np.array([[k, v] for k, v in self.left_out.items()], dtype=str).reshape(-1, 2),
+                left_out=self.reasons(clips),
             )  # fmt: skip
 
         with np.load(self.session.artifacts.folder("features", key, build) / "features.npz") as file:

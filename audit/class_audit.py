@@ -70,7 +70,8 @@ class ClassAudit:
         """The audited classifier."""
         subject = self.session.subject
         white = subject.access[self.task] == "white-box"
-        return ImageModel("the audited model", subject.tasks[self.task], self.task, white)
+        place = self.session.execution.device
+        return ImageModel("the audited model", subject.tasks[self.task], self.task, white, place=place)
 
     @cached_property
     def surrogates(self) -> dict[str, ImageModel]:
@@ -81,7 +82,8 @@ class ClassAudit:
             fits=callable, expected="a classifier that can be called on images",
             mend="return classifiers of the same classes in the same order",
         )  # fmt: skip
-        return {o.name: ImageModel(o.name, o.thing, self.task, o.white_box, o.digest) for o in found}
+        place = session.execution.device
+        return {o.name: ImageModel(o.name, o.thing, self.task, o.white_box, o.digest, place) for o in found}
 
     def surrogate_digests(self) -> dict[str, str]:
         """Name -> digest of every other classifier."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +29,7 @@ from audit.record import Data, Diagnostic, Unreadable, digest
 from audit.shifts import Frame, Shift
 from audit.state import frozen, modules_of, state_digest
 from audit.tasks import told
+from audit.tiny import tiny_images
 from audit.trial import Trial
 
 if TYPE_CHECKING:
@@ -109,7 +112,8 @@ class ClipAudit:
         """The audited model."""
         subject = self.session.subject
         white = subject.access[self.task] == "white-box"
-        return ImageModel("the audited model", subject.tasks[self.task], self.task, white)
+        place = self.session.execution.device
+        return ImageModel("the audited model", subject.tasks[self.task], self.task, white, place=place)
 
     @cached_property
     def surrogates(self) -> dict[str, ImageModel]:
@@ -120,11 +124,18 @@ class ClipAudit:
             fits=callable, expected=f"a {self.task} model that can be called on images",
             mend="return models of the audited model's task",
         )  # fmt: skip
-        return {o.name: ImageModel(o.name, o.thing, self.task, o.white_box, o.digest) for o in found}
+        place = session.execution.device
+        return {o.name: ImageModel(o.name, o.thing, self.task, o.white_box, o.digest, place) for o in found}
 
     def surrogate_digests(self) -> dict[str, str]:
         """Name -> digest of every other model."""
-        return {name: s.digest for name, s in self.surrogates.items()}
+        digests = {name: s.digest for name, s in self.surrogates.items()}
+        return digests if self.finder is None else digests | {"faces(device)": self._finder_digest}
+
+    @cached_property
+    def unit(self) -> int:
+        """Frames that make whole clips for every model that is asked."""
+        return math.lcm(self.model.frames, *(s.frames for s in self.surrogates.values()))
 
     @cached_property
     def finder(self) -> Detector | None:
@@ -201,6 +212,8 @@ class ClipAudit:
         for i, clip in enumerate(clips.clips):
             images, at = self.shown(clip, shift, seed, judge.size)
             keep = len(at) // judge.frames * judge.frames
+            if at and not keep and judge is self.model:
+                self.left_out[clip.id] = f"{len(at)} faces, and the model judges clips of {judge.frames}"
             parts.append(images[:keep])
             ids += [f"{clip.id}#{k}" for k in at[:keep]]
             groups += [clip.group] * keep
@@ -209,7 +222,14 @@ class ClipAudit:
             if self.session_step is not None:
                 self.session_step((i + 1) / len(clips), f"faces of {clip.id}")
         images = torch.cat(parts) if parts else torch.zeros(0, 3, *judge.size, dtype=torch.uint8)
-        return Labelled(images, torch.tensor(labels, dtype=torch.int64), tuple(ids), tuple(groups), tuple(names))
+        made = Labelled(images, torch.tensor(labels, dtype=torch.int64), tuple(ids), tuple(groups), tuple(names))
+        self._made_of[made.ids] = clips
+        return made
+
+    @cached_property
+    def _made_of(self) -> dict[tuple[str, ...], Clips]:
+        """Names of faces -> the clips that they were looked for in."""
+        return {}
 
     session_step: Any = None
     """Told of progress while faces are cut out."""
@@ -237,7 +257,7 @@ class ClipAudit:
                 folder / "scores.npz", scores=scores, labels=found.labels.numpy(),
                 clips=np.array(found.clips, dtype=str),
                 groups=np.array(found.groups, dtype=str), methods=np.array(methods, dtype=str),
-                left_out=np.array([[k, v] for k, v in self.left_out.items()], dtype=str).reshape(-1, 2),
+                left_out=self.reasons(clips),
             )  # fmt: skip
 
         return self._read(self.session.artifacts.folder("clip-scores", key, build))
@@ -250,20 +270,33 @@ class ClipAudit:
                 tuple(file["methods"].tolist()),
             )  # fmt: skip
 
-    def tell_left_out(self, trial: Trial) -> None:
-        """Clips that could not be used stand beside a number; too many of them, and no pass stands on the rest."""
-        out, clips = self.left_out, len(self.clips)
+    def reasons(self, clips: Clips) -> Any:
+        """(L, 2) id and reason of those of the clips that were left out."""
+        rows = [[c.id, self.left_out[c.id]] for c in clips.clips if c.id in self.left_out]
+        return np.array(rows, dtype=str).reshape(-1, 2)
+
+    def tell_of(self, trial: Trial, faces: Labelled) -> None:
+        """``tell_left_out`` for the clips that these faces were looked for in."""
+        if faces.ids in self._made_of:
+            self.tell_left_out(trial, self._made_of[faces.ids])
+
+    def tell_left_out(self, trial: Trial, clips: Clips) -> None:
+        """Clips that could not be used stand beside a number; with too many of one method no pass stands on it."""
+        out = {str(i): str(why) for i, why in self.reasons(clips)}
         if out:
             trial.details["clips left out"] = counted(out)
-        share = len(out) / max(clips, 1)
+        kinds: dict[str, list[bool]] = {}
+        for c in clips.clips:
+            kinds.setdefault(c.method, []).append(c.id in out)
+        share = max((sum(k) / len(k) for k in kinds.values()), default=0.0)
         trial.diagnostics.append(
             Diagnostic(
                 name="clips left out",
                 value=share,
                 limit=LEFT_OUT,
                 raised=share > LEFT_OUT,
-                meaning=f"{len(out)} of {clips} clips could not be read or show no face; above the limit what is left "
-                "may be another population",
+                meaning=f"{len(out)} of {len(clips)} clips could not be read or show too few faces; the number is the "
+                "largest share of a method, and above the limit what is left of it may be another population",
             )
         )
 
@@ -308,22 +341,30 @@ class ClipAudit:
     # --- inside
 
     def _indices(self, clip: Clip) -> list[int]:
-        frames = self.session.budget.frames
-        frames = -(-frames // self.model.frames) * self.model.frames if self.task != "attributor" else frames
+        frames = -(-self.session.budget.frames // self.unit) * self.unit
         return evenly(min(clip.footage.count, self.session.profile.data.clip_frames), frames)
 
     def _how(self, clip: Clip) -> dict[str, Any]:
         data = self.session.profile.data
         return {
-            "frames": self.session.budget.frames, "clip": self.model.frames, "of": data.clip_frames,
+            "frames": self.session.budget.frames, "clip": self.unit, "of": data.clip_frames,
             "margin": data.margin, "finder": self._finder_digest, "cropped": clip.cropped,
         }  # fmt: skip
 
     @cached_property
     def _finder_digest(self) -> str:
-        if self.finder is None:
+        finder, device = self.finder, self.session.execution.device
+        if finder is None:
             return ""
-        return digest([state_digest(modules_of(self.finder)), [str(f) for f in getattr(self.finder, "files", ())]])
+        files = []
+        for file in sorted(str(f) for f in getattr(finder, "files", ())):
+            with Path(file).open("rb") as stream:
+                files.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        with frozen(modules_of(finder)):
+            found = self.session.execution.detect(finder, tiny_images((256, 320), device))
+        # rounded: two processes on a GPU may differ in the last bits
+        said = [[(d.scores * 1e3).round().tolist(), d.boxes.round().tolist()] for d in found]
+        return digest([state_digest(modules_of(finder)), files, list(finder.classes), finder.score_threshold, said])
 
     def _cut(self, clip: Clip) -> Faces:
         try:
@@ -351,7 +392,13 @@ class ClipAudit:
         found = self.faces(clip)
         if not found.indices:
             return found
-        own = _seed(seed, clip.id)
+        try:
+            return self._changed_whole(clip, found, shift, _seed(seed, clip.id))
+        except DataError as error:
+            self.left_out[clip.id] = str(error)
+            return Faces(clip, ())
+
+    def _changed_whole(self, clip: Clip, found: Faces, shift: Shift, own: int) -> Faces:
         if clip.footage.fps:
             whole = clip.footage.read(list(range(min(clip.footage.count, self.session.profile.data.clip_frames))))
             before = [whole[i] for i in found.indices]

@@ -114,7 +114,8 @@ class ForgeryDetector(Protocol):
 
     A face is called fake where its logit is at least ``threshold``. Optional: ``clip_frames``, T, where it judges
     clips; ``trained_on``, names of the manipulation methods and qualities that it was trained on, as the data call
-    them; ``embed(faces) -> (N, D)``, features by which methods can be told apart.
+    them; ``embed(faces) -> (N, D)``, features by which methods can be told apart, of faces or clips as the call itself
+    takes them.
     """
 
     face_size: tuple[int, int]
@@ -149,7 +150,10 @@ class Classifier(Protocol):
 
 @runtime_checkable
 class Attributor(Protocol):
-    """Tells which method made a fake: faces (N, 3, *face_size) to features (N, D), compared by their cosine."""
+    """Tells which method made a fake: faces (N, 3, *face_size) to features (N, D), compared by their cosine.
+
+    Optional: ``clip_frames``, T, where it takes clips (N, T, 3, *face_size).
+    """
 
     face_size: tuple[int, int]
 

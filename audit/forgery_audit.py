@@ -51,14 +51,32 @@ class ForgeryAudit(ClipAudit):
         """Whether the model file says which of the data's methods the detector was trained on."""
         return any(m in self.model.trained_on for m in self.clips.methods)
 
-    def of(self, *methods: str) -> Clips:
-        """The judged clips of these methods, and the real ones."""
-        return self.clips.where(lambda c: c.method in (GENUINE, *methods))
+    @cached_property
+    def home(self) -> tuple[str, ...]:
+        """Domains of the data that the model file says the detector was trained on; all where it says nothing."""
+        named = tuple(d for d in self.clips.domains if d in self.model.trained_on)
+        return named or self.clips.domains
+
+    def of(self, *methods: str, domain: str | None = None) -> Clips:
+        """The judged clips of these methods with the real ones of the same domains: a fake beside a real video of
+        another data set or quality would be told by that alone.
+
+        Args:
+            domain: this one only; by default those among ``home`` in which there are such fakes, else all of these.
+        """
+        there = {c.domain for c in self.clips.clips if c.method in methods}
+        wanted = {domain} if domain is not None else (there & set(self.home)) or there
+        return self.clips.where(lambda c: c.method in (GENUINE, *methods) and c.domain in wanted & there)
 
     @cached_property
     def parts(self) -> tuple[Clips, Clips]:
-        """(what generators are trained on, what they are tried on), with no source on both sides."""
-        train = self.whole.where(lambda c: c.split in ("train", "val"))
+        """(what generators are trained on, what they are tried on), with no source on both sides.
+
+        Raises:
+            DataError: fewer than two sources.
+        """
+        judged = {c.group for c in self.clips.clips}
+        train = self.whole.where(lambda c: c.split in ("train", "val") and c.group not in judged)
         if len(train) and any(c.split == "test" for c in self.whole.clips):
             return self.sampled(train), self.clips
         return self.clips.split(self.session.profile.data.craft_share)
@@ -70,9 +88,10 @@ class ForgeryAudit(ClipAudit):
 
     def side(self, clips: Clips, side: Side) -> Clips:
         """The clips of the seen methods, or the real ones."""
+        domains = {c.domain for c in self.of(*self.seen).clips}
 
         def keep(clip: Clip) -> bool:
-            return clip.method in self.seen if side == "fake" else not clip.fake
+            return (clip.method in self.seen if side == "fake" else not clip.fake) and clip.domain in domains
 
         return clips.where(keep)
 

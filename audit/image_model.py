@@ -31,7 +31,8 @@ class ImageModel:
 
     Attributes:
         model: a contract object. task: ``forgery``, ``liveness`` or ``classifier``. white_box: whether gradients flow.
-        digest: of the model file, for a surrogate; empty for the audited model.
+        digest: of the model file, for a surrogate; empty for the audited model. place: the device that the model was
+            built for; without it, ``device`` looks for weights.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ImageModel:
     task: str
     white_box: bool
     digest: str = ""
+    place: torch.device | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -48,7 +50,7 @@ class ImageModel:
     @property
     def frames(self) -> int:
         """Frames of one clip, where it judges clips (its ``clip_frames``); 1 where it judges single images."""
-        return int(getattr(self.model, "clip_frames", 1))
+        return int(getattr(self.model, "clip_frames", None) or 1)
 
     @property
     def threshold(self) -> float:
@@ -65,14 +67,18 @@ class ImageModel:
 
         Returns:
             (N,) scores of class 1, or (N, K) logits of a classifier. Where it judges clips, N is a multiple of
-            ``frames``, each run of that many images is one clip, and each of its images is given the clip's score.
+            ``frames``, each run of that many images is one clip, and each of its images is given the clip's output.
+            An attributor's are features (N, D).
+
+        Raises:
+            ValueError: a clip lacks frames.
         """
         t = self.frames
         if t == 1:
             out: Tensor = self.model(images)
             return out
         if len(images) % t:
-            raise ValueError(f"expected a multiple of {t} frames, got {len(images)}")
+            raise ValueError(f"expected whole clips, a multiple of {t} frames, got {len(images)}")
         out = self.model(images.reshape(-1, t, *images.shape[1:]))
         return out.repeat_interleave(t, 0)
 
@@ -131,7 +137,9 @@ class ImageModel:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the model's weights are; the CPU where it has none."""
+        """``place``, else where the model's weights are; the CPU where no modules with weights are found in it."""
+        if self.place is not None:
+            return self.place
         for module in modules_of(self.model):
             for weight in (*module.parameters(), *module.buffers()):
                 return weight.device

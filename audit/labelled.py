@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,11 +45,12 @@ class Labelled:
             tuple(self.ids[i] for i in rows), tuple(self.groups[i] for i in rows), tuple(self.clips[i] for i in rows),
         )  # fmt: skip
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """sha256 over images, labels and names."""
+        """sha256 over images, labels and names, computed once."""
         h = hashlib.sha256(repr((tuple(self.images.shape), self.ids, self.groups, self.clips)).encode())
-        h.update(self.images.contiguous().numpy().tobytes() + self.labels.numpy().tobytes())
+        h.update(self.images.contiguous().numpy().data)
+        h.update(self.labels.contiguous().numpy().data)
         return h.hexdigest()
 
 

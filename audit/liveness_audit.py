@@ -14,7 +14,7 @@ from audit.clip_audit import ClipAudit, Faces
 from audit.contracts import Detector
 from audit.data.clips import Clip, Clips
 from audit.data.cropping import resized
-from audit.errors import DataError
+from audit.errors import DataError, ModelError
 from audit.image_model import ImageModel
 from audit.measures.scored import Scored
 from audit.shifts import Frame, Shift
@@ -30,6 +30,11 @@ class LivenessAudit(ClipAudit):
     def prepare(self) -> None:
         """Find out what is wrong with data and models before anything long starts."""
         super().prepare()
+        if self.model.frames > 1 and not hasattr(self.model.model, "face_size"):
+            raise ModelError(
+                "liveness model", expected="`face_size` beside `clip_frames`", got="none",
+                mend="say to what size (height, width) photographs are brought",
+            )  # fmt: skip
         for fake, words in ((True, "presentation attacks"), (False, "live faces")):
             if not any(c.fake == fake for c in self.clips.clips):
                 raise DataError(
@@ -75,7 +80,7 @@ class LivenessAudit(ClipAudit):
                 labels=np.array([self.label(c) for c in rows], dtype=np.int64),
                 clips=np.array([c.id for c in rows], dtype=str), groups=np.array([c.group for c in rows], dtype=str),
                 methods=np.array([c.method for c in rows], dtype=str),
-                left_out=np.array([[k, v] for k, v in self.left_out.items()], dtype=str).reshape(-1, 2),
+                left_out=self.reasons(clips),
             )  # fmt: skip
 
         return self._read(self.session.artifacts.folder("clip-scores", key, build))

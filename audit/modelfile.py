@@ -60,8 +60,8 @@ def function(path: Path, module: types.ModuleType, name: str, *, required: bool 
         ModelError: it is required and not there, or something of that name cannot be called.
     """
     thing = getattr(module, name, None)
-    if thing is None and not required:
-        return None
+    if not required and (thing is None or isinstance(thing, types.ModuleType)):
+        return None  # a module that the file imports may have any name
     if not callable(thing):
         names = [n for n, v in vars(module).items() if isinstance(v, types.FunctionType) and not n.startswith("_")]
         near = difflib.get_close_matches(name, names, 1)

@@ -6,6 +6,8 @@ carries over from one to another.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from audit.control import control
@@ -40,6 +42,11 @@ def attack(epsilon):
         "blur": AdversarialBlur(kernel=5, step="normalised", epsilon=0.5, mean=1.0),
     }
     return probes.__getitem__
+
+
+def alike(others, model):
+    """Those that take images of the model's size."""
+    return {n: o for n, o in others.items() if o.size == model.size}
 
 
 @control(
@@ -89,13 +96,15 @@ def test_attacks(variant, white_classifier, class_data, craft_images, attack, ep
     task="classifier",
 )
 def test_blur_grid(white_classifier, class_data, craft_images, attacks):
-    images, made = class_data.images, {}
-    for kernel, start in [(k, 1.0) for k in (3, 5, 7, 9)] + [(5, s) for s in (0.1, 10.0, 100.0)]:
-        probe = AdversarialBlur(kernel=kernel, start=start, steps=1)
-        name = f"k = {kernel}, σ from {start:g}"
-        made[name] = (craft_images(probe, images, told=False), probe.rules())
+    images = class_data.images
+    grid = [(k, 1.0) for k in (3, 5, 7, 9)] + [(5, s) for s in (0.1, 10.0, 100.0)]
+    probes = [AdversarialBlur(kernel=k, start=s, steps=1) for k, s in grid]
+    made = {
+        f"k = {p.kernel}, σ from {p.start:g}": (partial(craft_images, p, images, told=False), p.rules()) for p in probes
+    }
+    craft_images(probes[-1], images)
     attacks.worst(
-        {white_classifier.name: white_classifier, **class_data.surrogates}, images, made,
+        {white_classifier.name: white_classifier, **alike(class_data.surrogates, white_classifier)}, images, made,
         title="One step of adversarial blur, by kernel and start", row_label="made with",
     )  # fmt: skip
 
@@ -112,13 +121,15 @@ def test_blur_grid(white_classifier, class_data, craft_images, attacks):
 )
 def test_transfer(variant, classifier, class_data, image_surrogates, craft_images, attack, attacks):
     images, probe = class_data.images, attack(variant)
-    same = {n: s for n, s in image_surrogates.items() if s.size == classifier.size}
+    same = alike(image_surrogates, classifier)
     if not same:
         raise Undecided("Not measured: every surrogate takes images of another size.")
-    made = {f"made on {n}": (craft_images(probe, images, [s], label=n), probe.rules()) for n, s in same.items()}
+    made = {
+        f"made on {n}": (partial(craft_images, probe, images, [s], label=n), probe.rules()) for n, s in same.items()
+    }
     rows = list(made)
     if classifier.white_box:
-        made["made on itself"] = (craft_images(probe, images, told=False), probe.rules())
+        made["made on itself"] = (partial(craft_images, probe, images, told=False), probe.rules())
     attacks.worst(
         {classifier.name: classifier, **same}, images, made,
         title="Changes made on one classifier, tried on another", row_label="made with", judged=rows,

@@ -12,6 +12,9 @@ LONG = (
     "test_planted_audits",
     "test_recognition_audit",
     "test_driving_audit",
+    "test_forensics_audit",
+    "test_real_forensics",
+    "test_image_suites",
 )
 """Files that take minutes: first, so that at the end no worker waits for another's last file."""
 

@@ -107,6 +107,9 @@ class Clips(Fine):
     def __call__(self, faces):
         return super().__call__(faces.flatten(0, 1)).unflatten(0, faces.shape[:2]).mean(1)
 
+    def embed(self, faces):
+        return super().embed(faces.flatten(0, 1)).unflatten(0, faces.shape[:2]).mean(1)
+
 
 class Live:
     """A liveness detector: live where the picture is not darker than grey, as ``fake(…, "dark")`` is."""

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from audit.adapters import attributor, classifier, forgery_detector, liveness_detector
+from audit.checks import check
 from audit.errors import ModelError
 from audit.image_model import ImageModel
 from audit.state import modules_of
+from audit.subject import load
 from audit.tasks import access_of, conforms, find_task
 
 CPU = torch.device("cpu")
@@ -82,6 +84,35 @@ def test_clips_keep_their_frames_in_order():
     torch.testing.assert_close(told.outputs(x)[:4], (x[:4] - 0.5).mean().expand(4))
     with pytest.raises(ValueError, match="multiple of 4"):
         told.outputs(x[:6])
+
+
+@pytest.mark.parametrize("frames", [None, 4])
+def test_a_detector_with_features_is_an_attributor_too_of_faces_and_of_clips(tmp_path, frames):
+    file = tmp_path / "model.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\nfrom audit.adapters import forgery_detector\n"
+        "def model(device):\n"
+        "    torch.manual_seed(0)\n"
+        "    size = 3 * 8 * 8\n"
+        f"    flat = nn.Flatten({1 if frames is None else 2})\n"
+        "    body = nn.Sequential(flat, nn.Linear(size, 5))\n"
+        f"    pooled = body if {frames is None} else lambda x: body(x).mean(1)\n"
+        "    head = nn.Linear(5, 1)\n"
+        f"    return forgery_detector(lambda x: head(pooled(x)), face_size=(8, 8), mean=0.5, clip_frames={frames},\n"
+        "                            embed=pooled)\n"
+    )
+    subject = load(file, "cpu")
+    assert set(subject.tasks) == {"forgery", "attributor"}
+    features = subject.tasks["attributor"]
+    assert getattr(features, "clip_frames", None) == frames
+    shape = (2, 3, 8, 8) if frames is None else (2, frames, 3, 8, 8)
+    assert features(torch.rand(shape)).shape == (2, 5)
+    assert subject.access == {"forgery": "white-box", "attributor": "white-box"}
+    facts = check(subject)
+    assert len(facts) > 4
+    assert all(f.ok for f in facts)
+    x = torch.rand(8, 3, 8, 8)
+    assert ImageModel("features", features, "attributor", white_box=True).outputs(x).shape == (8, 5)
 
 
 def test_each_task_is_found_and_can_be_attacked(tmp_path):

@@ -16,12 +16,15 @@ from audit.budget import Budget
 from audit.errors import AuditError, DataError, ModelError
 from audit.execution import Execution
 from audit.image_model import ImageModel
-from audit.labelled import Labelled
+from audit.labelled import Adversarial, Labelled
 from probes.forgery.additive import FGSM, PGD
-from probes.forgery.adversarial_blur import AdversarialBlur, bounded
+from probes.forgery.adversarial_blur import AdversarialBlur, bounded, cells
 from probes.forgery.combined import CombinedAttack
+from probes.forgery.flow import SpatialFlow
 from probes.forgery.plain_blur import FixedBlur, MatchedBlur
+from probes.forgery.sigma_generator import SigmaGenerator
 from tests import kit
+from tests.planted_forgery import Fine, Level, fake, surface
 from tests.test_blur_field import pixel_by_pixel
 
 SMALL = Budget("smoke", steps=4, batch=8, queries=0, images=100, bootstrap=10)
@@ -119,6 +122,43 @@ def test_many_steps_repeat_it():
     assert near.sum() >= 2
 
 
+class Blind(torch.nn.Module):
+    """Differentiable, and the same for any image."""
+
+    face_size, threshold = (8, 9), 0.0
+
+    def forward(self, faces):
+        return 0 * faces.sum((1, 2, 3)) + 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(["sigma", "inverse"]), st.sampled_from(["literal", "normalised"]),
+    st.lists(st.floats(0.02, 100), min_size=3, max_size=3).map(sorted),
+)  # fmt: skip
+def test_a_gradient_of_zero_moves_nothing_whatever_the_limits(of, step, limits):
+    low, start, high = limits
+    probe = AdversarialBlur(3, start, 0.5, 2, of, step, limits=(low, high))
+    made = craft(probe, [model(Blind())], pictures(1))
+    assert np.allclose(made.maps["sigma"].numpy(), start, rtol=1e-5)
+    assert probe.rules().violations(pictures(1).images, made) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([None, 0.3, 1.0]), st.sampled_from([(0.0, 100.0), (0.2, 3.0)]))
+def test_what_is_searched_without_gradients_is_strong_and_within_the_rules(seed, mean, limits):
+    clean = pictures(2, (40, 24), seed=seed % 100).images
+    probe = AdversarialBlur(5, mean=mean, limits=limits)
+    stream, again = (torch.Generator().manual_seed(seed) for _ in range(2))
+    found = probe.guess(clean.float(), clean.float(), stream)
+    coarse = cells(clean.float(), 8.0, again)
+    assert set(coarse.unique().tolist()) <= {0.0, 8.0}
+    sigma = bounded(coarse, mean, limits)
+    assert probe.rules().violations(clean, Adversarial(found.to(torch.uint8), {"sigma": sigma})) == []
+    if mean is None:
+        assert set(sigma.unique().tolist()) <= {np.float32(limits[0]), np.float32(min(8.0, limits[1]))}
+
+
 @pytest.mark.parametrize("step", ["literal", "normalised"])
 @pytest.mark.parametrize("of", ["sigma", "inverse"])
 def test_the_batch_decides_nothing(step, of):
@@ -143,6 +183,27 @@ def test_the_nearest_map_within_the_bounds(seed, mean, low, high):
         by = brentq(over, 0, 40, xtol=1e-12) if over(0) > 0 else 0.0
         assert np.abs(one - np.clip(s - by, low, high)).max() < 1e-4
         assert one.mean() <= mean * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("of", ["sigma", "inverse"])
+def test_what_eq_6_starts_from_is_never_its_result(of):
+    """Even where the step, far too long, overshoots to a lower loss: the paper hands out what is after the step."""
+
+    class Valley(Sharpness):
+        """The least fake a little blurrier than at the start, and the more fake the farther from there."""
+
+        def forward(self, faces):
+            return (super().forward(faces) - lowest).square()
+
+    images = pictures(1, (16, 16), label=1)
+    start = craft(FixedBlur(1.0), [], images)
+    lowest = float(model(Sharpness()).ask(start.images).min()) - 0.1
+    net = Valley()
+    made = craft(AdversarialBlur(start=1.0, epsilon=1e4, steps=1, of=of), [model(net)], images)
+    before, after = (model(net).loss(a.images.float() / 255, images.labels) for a in (start, made))
+    assert bool((after < before).all())
+    assert bool((made.images != start.images).flatten(1).any(1).all())
+    assert bool(((made.maps["sigma"] - 1).abs().amax((1, 2)) > 0.1).all())
 
 
 def test_real_and_fake_are_both_attacked():
@@ -195,6 +256,13 @@ def test_spec_tells_which_form_the_kernel_has():
         pictures(2, (16, 16)).images, made) == []  # fmt: skip
 
 
+def test_the_plain_blur_of_an_image_is_bounded_by_its_own_mean():
+    images, probe = pictures(2, (16, 16)), MatchedBlur((0.2, 3.0))
+    made = craft(FixedBlur(3.0), [], images)
+    (found,) = probe.rules().violations(images.images, made)
+    assert found.startswith("image 0: a mean σ of 3 px, at most 0.2")
+
+
 def test_plain_blur_of_the_same_mean_is_the_strongest_of_its_shares():
     images, net = pictures(4, (16, 16), label=1), model(Sharpness())
     probe = MatchedBlur((1.2, 1.6, 2.0, 2.4))
@@ -219,8 +287,103 @@ def test_first_blurred_then_added_to():
     assert probe.rules().violations(images.images, made) == []
     assert len(blur.rules().violations(images.images, made)) == 4
     assert net.ask(made.images).mean() < net.ask(alone.images).mean()
+    assert [d.name for d in made.diagnostics] == [
+        *(f"{d.name}, blur" for d in alone.diagnostics),
+        *(d.name for d in craft(FGSM(4 / 255), [net], replace(images, images=alone.images)).diagnostics),
+    ]
     with pytest.raises(AuditError, match="linf"):
         CombinedAttack(blur, PGD(norm="l2"))
+
+
+# whether what a model withstood counts
+
+
+class Shaded(Fine):
+    """Fine without a gradient, but for a little of the mean: what hides its gradient and looks sound."""
+
+    def __call__(self, faces):
+        return super().__call__(faces).detach() + 0.3 * (faces.mean((1, 2, 3)) - 0.5)
+
+
+class HalfMasked(Fine):
+    """The same with so much of the mean that FGSM finds its way."""
+
+    def __call__(self, faces):
+        return super().__call__(faces).detach() + 40 * (faces.mean((1, 2, 3)) - 0.4)
+
+
+class Cells(Fine):
+    """Waves of 6 px, of the other sign in every second cell of 8 px: to blur half of it tells."""
+
+    def __call__(self, faces):
+        y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+        cell = (1 - 2 * ((x // 8 + y // 8) % 2)) * torch.sin(2 * torch.pi * x / 6)
+        return 25 + 16 * 255 * (faces * cell.to(faces)).mean((1, 2, 3))
+
+
+def fakes(method):
+    """Eight; ``cells`` has waves of 6 px."""
+    wave = 10 * np.sin(2 * np.pi * np.arange(64) / 6)[:, None]
+    made = [surface(i) + wave if method == "cells" else fake(surface(i), method) for i in range(8)]
+    images = [torch.from_numpy(p.round().clip(0, 255).astype(np.uint8)).permute(2, 0, 1) for p in made]
+    names = tuple(f"{i}" for i in range(8))
+    return Labelled(torch.stack(images), torch.ones(8, dtype=torch.int64), names, names, names)
+
+
+STRONG = AdversarialBlur(step="normalised", epsilon=0.5, mean=1.0)
+FALL, SEARCH = "loss fell", "attack without gradients beats white-box"
+
+
+def health(probe, net, images, steps=10, queries=24):
+    budget = replace(SMALL, steps=steps, queries=queries)
+    made = craft(probe, [model(net)], images, budget)
+    fooled = int((model(net).ask(made.images) < net.threshold).sum())
+    return fooled, {d.name: d for d in made.diagnostics}
+
+
+@pytest.mark.parametrize("probe", [PGD(), FGSM()])
+def test_an_attack_on_every_pixel_has_no_excuse(probe):
+    fooled, found = health(probe, Shaded(), fakes("grid"))
+    assert fooled == 0
+    assert [n for n, d in found.items() if d.raised] == [FALL]
+
+
+def test_a_blur_that_goes_nowhere_has_no_excuse():
+    for net, method in ((Cells(), "cells"), (Level(), "dark")):
+        fooled, found = health(AdversarialBlur(steps=1), net, fakes(method))
+        assert fooled == 0
+        assert found[FALL].raised
+        assert "the model that holds" not in found[FALL].meaning
+    # what one step did not find is there to be found: by many, and by chance
+    fooled, found = health(AdversarialBlur(steps=1), Cells(), fakes("cells"))
+    assert found[SEARCH].raised
+    fooled, found = health(STRONG, Cells(), fakes("cells"))
+    assert fooled == 8
+    assert not any(d.raised for d in found.values())
+
+
+@pytest.mark.parametrize("probe", [STRONG, SpatialFlow(), SigmaGenerator(width=4, blocks=1, rate=0.05)])
+def test_a_model_that_rightly_does_not_feel_it_is_told_so(probe):
+    fooled, found = health(probe, Level(), fakes("dark"))
+    assert fooled == 0
+    assert [n for n, d in found.items() if d.raised] == []
+    fell = found[FALL]
+    if isinstance(probe, AdversarialBlur):
+        assert fell.value < fell.limit
+        assert "the model that holds" in fell.meaning
+    # not without having been searched
+    _, found = health(probe, Level(), fakes("dark"), queries=0)
+    assert found[FALL].raised == (found[FALL].value < found[FALL].limit)
+
+
+def test_what_was_wrong_with_the_blur_is_told_of_both():
+    probe = CombinedAttack(AdversarialBlur(steps=1, start=0.01), FGSM())
+    fooled, found = health(probe, HalfMasked(), fakes("grid"))
+    _, alone = health(probe.blur, HalfMasked(), fakes("grid"))
+    assert fooled == 0
+    wrong = {f"{n}, blur" for n, d in alone.items() if d.raised}
+    assert wrong
+    assert wrong <= {n for n, d in found.items() if d.raised}
 
 
 @pytest.mark.kit

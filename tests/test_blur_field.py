@@ -145,6 +145,23 @@ def rule_case():
     return clean, sigma, blurred(clean.float(), sigma).round().to(torch.uint8)
 
 
+def test_the_bound_of_the_mean_is_that_of_each_image():
+    clean, sigma, images = rule_case()
+    made, means = Adversarial(images, {"sigma": sigma}), sigma.double().mean((1, 2)).tolist()
+    largest = max(means)
+
+    def broken(mean):
+        return [f[:7] for f in BlurRules(9, mean=mean).violations(clean, made)]
+
+    assert broken(largest) == []
+    assert broken(largest / 1.01) == [f"image {means.index(largest)}"], "one hundredth over is over"
+    assert broken(tuple(means)) == []
+    assert broken((means[0], means[1] / 1.01)) == ["image 1"]
+    assert broken((means[0] / 1.01, 5.0)) == ["image 0"]
+    assert len(BlurRules(9, mean=(5.0,)).violations(clean, made)) == 1, "a bound for each"
+    assert "1.5 px" in BlurRules(9, mean=(0.5, 1.5)).describe()
+
+
 def test_the_rules_take_what_was_blurred_and_nothing_else():
     clean, sigma, images = rule_case()
     mean = float(sigma.mean((1, 2)).max())

@@ -118,6 +118,11 @@ def test_a_cut_lies_inside_the_frame_or_covers_it(height, width, x, y, w, h):
     frame = picture(height, width)
     w, h = min(w, 7.9 * max(height, width)), min(h, 7.9 * max(height, width))
     box = torch.tensor([x, y, x + w, y + h])
+    x1, y1, x2, y2 = box.tolist()
+    if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
+        with pytest.raises(DataError, match="lies in its frame"):
+            cut(frame, box)
+        return
     out = cut(frame, box)
     assert out.shape == (max(1, round(float(box[3] - box[1]))), max(1, round(float(box[2] - box[0]))), 3)
     assert np.array_equal(out, by_padding(frame, box.tolist()))
@@ -146,6 +151,16 @@ NAN, INF = float("nan"), float("inf")
 def test_a_box_that_is_none_is_refused(box):
     with pytest.raises(DataError, match="expected a box with an area"):
         cut(picture(10, 10), torch.tensor(box))
+
+
+@pytest.mark.parametrize(
+    "box", [[20, 0, 25, 5], [-5, 0, 0, 5], [0, 10, 5, 15], [0, -5, 5, 0], [64, 36, 90, 70], [30, 2, 34, 6]]
+)
+def test_a_box_outside_of_its_frame_is_refused(box):
+    """Of whole frames a table of boxes was made for, of small copies of them it names places that are not there."""
+    with pytest.raises(DataError, match=r"lies in its frame of 20x10 px, got .*; .*boxes\.csv .* another resolution"):
+        cut(picture(10, 20), torch.tensor(box, dtype=torch.float32))
+    assert cut(picture(10, 20), torch.tensor([19.9, 9.9, 24, 14])).shape == (4, 4, 3), "it touches the frame"
 
 
 @settings(max_examples=50, deadline=None)

@@ -6,6 +6,7 @@ import io
 import json
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -254,6 +255,41 @@ def test_grey_and_saturated_colours_survive_the_conversion():
         frame = np.full((32, 32, 3), colour, np.uint8)
         found = Encode("h264", 1).apply([frame], fps=25, seed=0)[0].astype(int)
         assert np.abs(found - frame).max() <= 4, colour
+
+
+def moved_by(a, b):
+    """Px by which the red difference of b lies to the right of a's, to an eighth."""
+    first, second = (cv2.cvtColor(f, cv2.COLOR_RGB2YCrCb)[..., 1].astype(np.float32) for f in (a, b))
+    size = (a.shape[1], a.shape[0])
+
+    def away(by):
+        there = cv2.warpAffine(first, np.float32([[1, 0, by], [0, 1, 0]]), size, borderMode=cv2.BORDER_REPLICATE)
+        return float(np.abs(there - second)[:, 4:-4].mean())
+
+    return min(np.arange(-2, 2.01, 0.125), key=away)
+
+
+@pytest.mark.parametrize("codec", [c for c in ("h264", "h265") if c in CODECS])
+def test_colour_stays_where_it_was(codec):
+    """What samples of chroma stand for is said in the stream: else each encoding moves them half a pixel."""
+    drawn = np.random.default_rng(0).uniform(0, 255, (8, 8, 3)).astype(np.float32)
+    picture = cv2.resize(drawn, (64, 48)).astype(np.uint8)
+
+    def error(codec):
+        (found,) = Encode(codec, 0).apply([picture], fps=0, seed=0)
+        return float(np.abs(found.astype(int) - picture).mean())
+
+    assert error(codec) <= 1.1 * error("vp9")
+    twice = [picture] * 3
+    for _ in range(2):
+        twice = Encode(codec, 0).apply(twice, fps=25, seed=0)
+    assert abs(moved_by(picture, twice[0])) < 0.1
+
+
+def test_the_build_is_in_the_record():
+    assert C40.spec()["build"]["PyAV"] == av.__version__
+    assert C40.spec()["build"]["libavcodec"] == list(av.library_versions["libavcodec"])
+    assert json.loads(json.dumps(Still(40).spec())) == Still(40).spec()
 
 
 def test_stills_are_encoded_each_for_itself(frames):

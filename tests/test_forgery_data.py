@@ -141,11 +141,75 @@ def test_stills_may_stand_in_place_of_videos(tmp_path, form, cropped):
     )
 
 
-def test_stills_that_lie_beside_one_another_are_grouped_by_source(tmp_path):
-    for name in ("youtube/c23/faces/004_0007.png", "youtube/c23/faces/515_0007.png"):
-        photo(tmp_path / "original_sequences" / name)
-    photo(tmp_path / "manipulated_sequences/FaceSwap/c23/faces/004_982_0007.png")
-    assert [c.group for c in read_ffpp(tmp_path).clips] == ["004", "515", "004"]
+NAMED = ["{}.png", "{}_0007.png", "{}_0007_0.png", "{}_frame7_face0.png", "{} 7 (0).png", "{}-7.png"]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_stills_that_lie_beside_one_another_are_grouped_by_source(tmp_path, name):
+    for number in ("004", "515", "982"):
+        photo(tmp_path / "original_sequences/youtube/c23/faces" / name.format(number))
+    photo(tmp_path / "manipulated_sequences/FaceSwap/c23/faces" / name.format("004_982"))
+    assert [c.group for c in read_ffpp(tmp_path).clips] == ["004", "515", "004", "004"]
+
+
+@pytest.mark.parametrize("name", ["{}_{:04d}.png", "{}_{:04d}_0.png", "{}_frame{}_face0.png", "{}_{}_1.png"])
+@pytest.mark.parametrize("official", [False, True])
+def test_frames_of_one_video_are_on_one_side_of_a_split(tmp_path, name, official):
+    real, fake = ("real", "fake/DF") if not official else (
+        "original_sequences/youtube/c23/faces", "manipulated_sequences/Deepfakes/c23/faces")  # fmt: skip
+    pairs = [("519", "515"), ("004", "982"), ("634", "660")]
+    for i in range(4):
+        for a, b in pairs:
+            for number in (a, b):
+                photo(tmp_path / real / name.format(number, i), size=(4, 4))
+            photo(tmp_path / fake / name.format(f"{a}_{b}", i), size=(4, 4))
+    clips = open_clips(tmp_path)
+    assert len(clips) == 36
+    together = {}
+    for c in clips.clips:
+        together.setdefault(c.group, set()).add(c.id.rpartition("/")[2][:3])
+    assert sorted(map(sorted, together.values())) == [["004", "982"], ["515", "519"], ["634", "660"]]
+    assert not any("group by itself" in n for n in clips.notes)
+
+
+def test_frames_of_one_actor_and_of_one_scene_go_together(tmp_path):
+    for i in range(3):
+        for name in ("01__hug", "02__hug", "03__exit"):
+            photo(tmp_path / f"d/DFD_original/{name}_{i:04d}_0.png", size=(4, 4))
+        photo(tmp_path / f"d/DFD_manipulated/01_02__hug__YVGY8LO8_{i:04d}_0.png", size=(4, 4))
+        for name in ("Celeb-real/id0_0001", "Celeb-real/id1_0000", "Celeb-real/id7_0000", "YouTube-real/00170",
+                     "Celeb-synthesis/id0_id1_0001"):  # fmt: skip
+            photo(tmp_path / f"c/{name}_{i:04d}_0.png", size=(4, 4))
+    groups = {c.id.rpartition("/")[2][:3]: c.group for c in open_clips(tmp_path / "d").clips}
+    assert len({c.group for c in open_clips(tmp_path / "d").clips}) == 2
+    assert groups["01_"] == groups["02_"] != groups["03_"]
+    celeb = {c.id: c.group for c in open_clips(tmp_path / "c").clips}
+    assert set(celeb.values()) == {"id0", "id7", "YouTube-real 00170"}
+    assert celeb["Celeb-synthesis/id0_id1_0001_0002_0.png"] == celeb["Celeb-real/id1_0000_0000_0.png"] == "id0"
+
+
+def test_photographs_that_nothing_joins_are_said(tmp_path):
+    def note(clips):
+        return [n for n in clips.notes if "group by itself" in n]
+
+    for i in range(20):
+        photo(tmp_path / f"real/frame of {'abcdefghijklmnopqrst'[i]}.png", size=(4, 4))
+    film(tmp_path / "fake/1.mp4")
+    assert note(read_plain(tmp_path)) == [], "20 are few, and videos do not count"
+    photo(tmp_path / "fake/u.png", size=(4, 4))
+    (said,) = note(read_plain(tmp_path))
+    assert said.startswith(
+        "21 of 21 photographs are each a group by itself: intervals and splits take each for a video"
+    )
+    assert "groups.csv can say so" in said
+    for i in range(2):
+        photo(tmp_path / f"fake/v_{i}.png", size=(4, 4))
+    assert note(read_plain(tmp_path))[0].startswith("21 of 23"), "91 in a hundred"
+    photo(tmp_path / "fake/v_2.png", size=(4, 4))
+    assert note(read_plain(tmp_path)) == [], "88 in a hundred"
+    (tmp_path / "fake/v_2.png").unlink()
+    (tmp_path / "groups.csv").write_text("file,group\nfake/u.png,u\n")
+    assert note(read_plain(tmp_path)) == [], "the owner has said"
 
 
 def reached(start, pairs):
@@ -208,6 +272,20 @@ def test_sources_of_videos_and_folders(name, still, expected):
         ("anna_0012.jpg", ("anna",)),
         ("clip7 frame 12.jpg", ("clip7",)),
         ("anna.v2.png", ("anna.v",)),
+        ("519_515_0012_0.png", ("519", "515")),
+        ("519_515_frame12_face0.png", ("519", "515")),
+        ("519_515_3.png", ("519", "515")),
+        ("004_0012_0.png", ("004",)),
+        ("004_frame12_face0.png", ("004",)),
+        ("anna_0007_0.png", ("anna",)),
+        ("anna_face_3.png", ("anna",)),
+        ("surface_3.png", ("surface",)),
+        ("frame12.png", ("frame12",)),
+        ("0012_0.png", ("0012",)),
+        ("00170_00012.png", ("00170",)),
+        ("0004_0012_0.png", ("0004",)),
+        ("0519_0515_0012_0.png", ("0519", "0515")),
+        ("0519_05150_0012.png", ("0519",)),
     ],
 )
 def test_sources_of_photographs(name, expected):
@@ -414,6 +492,46 @@ def test_dfdc(tmp_path):
         metadata(tmp_path / "part_0", broken)
         with pytest.raises(DataError, match=r"file metadata.json"):
             read_dfdc(tmp_path)
+
+
+def test_whether_frames_are_cut_out_already_is_part_of_the_data(tmp_path):
+    photo(tmp_path / "real/1.png")
+    film(tmp_path / "fake/2.mp4")
+    crops, whole, plain = (open_clips(f"{p}{tmp_path}") for p in ("crops:", "whole:", ""))
+    assert [[c.digest for c in s.clips] for s in (crops, whole)] == [[c.digest for c in plain.clips]] * 2
+    assert len({crops.digest, whole.digest, plain.digest}) == 3
+    assert open_clips(f"crops:{tmp_path}").digest == crops.digest
+
+
+@pytest.mark.parametrize("left", [None, b"", b"something else", "half"])
+def test_a_file_that_is_gone_or_changed_since_is_named(tmp_path, left):
+    files = film(tmp_path / "fake/2.mp4"), photo(tmp_path / "real/1.png")
+    stills(tmp_path / "real/3", 2)
+    clips = {c.id: c.footage for c in open_clips(tmp_path).clips}
+    for file in (*files, tmp_path / "real/3/1.png"):
+        whole = file.read_bytes()
+        file.unlink()
+        if left is not None:
+            file.write_bytes(whole[: len(whole) // 2] if left == "half" else left)
+    for name, file in (("fake/2.mp4", "2.mp4"), ("real/1.png", "1.png"), ("real/3", "1.png")):
+        fresh = pickle.loads(pickle.dumps(clips[name]))
+        with pytest.raises(DataError, match=file):
+            fresh.read(list(range(2 if name == "real/3" else 1)))
+        with pytest.raises(DataError, match=file):
+            fresh.compression()
+    with pytest.raises(DataError, match=r"2\.mp4"):
+        _ = clips["fake/2.mp4"].count
+
+
+def test_an_image_that_goes_between_two_looks_is_named(tmp_path, monkeypatch):
+    import audit.data.footage as footage
+
+    files = [photo(tmp_path / f"{i}.png") for i in range(2)]
+    stills_ = footage.StillFootage.open(files)
+    look = footage.inspect
+    monkeypatch.setattr(footage, "inspect", lambda path: (look(path), path.unlink())[0])
+    with pytest.raises(DataError, match=r"image 0\.png: .*FileNotFoundError"):
+        stills_.compression()
 
 
 def test_what_cannot_be_used_is_named_and_the_rest_is_read(tmp_path):

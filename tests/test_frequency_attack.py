@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.fft import dctn, idctn
 
 from audit.execution import Execution
-from audit.labelled import Adversarial
+from audit.labelled import Adversarial, Labelled
 from probes.forgery.ensemble import Ensemble
 from probes.forgery.frequency import FrequencyAttack, Transform, fitted, top
 from probes.forgery.hybrid import HybridAttack
@@ -110,6 +110,89 @@ def test_the_rules_tell_what_leaves_the_mask_the_bound_or_the_blocks():
     assert said(edge) == ["image 1: changed beyond the last whole block"]
     assert "at most 4 are allowed" in said(clean.int() + 5)[0]
     assert "no mask (N, 8, 8)" in said(clean, mask[:, :4])[0]
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("block", [8, 5, None])
+def test_a_mask_of_ones_own_making_is_no_rule(kind, block):
+    """All frequencies changed, and all in the recorded mask."""
+    clean = noise_images(2, 20)
+    attack = FrequencyAttack(EPS, mask=kind, share=0.25, block=block)
+    rules, (bh, bw) = attack.rules(), Transform((20, 20), block).shape
+    count = round(0.25 * bh * bw)
+    change = torch.randint(-3, 4, clean.shape, generator=stream())
+    change[:, :, 20 // bh * bh :], change[:, :, :, 20 // bw * bw :] = 0, 0
+    moved = (clean.int() + change).to(torch.uint8)
+
+    def said(mask, images=moved):
+        return [v[:14] for v in rules.violations(clean, Adversarial(images, {"mask": mask})) if "a mask of" in v]
+
+    ones = torch.ones(2, bh, bw)
+    assert said(ones) == ([] if kind == "all" else ["image 0: a mas", "image 1: a mas"])
+    assert said(ones, clean) == [], "nothing was changed, so nothing has to be allowed"
+    # the ranks from low to high, by plain loops
+    ranked = sorted(((u * bw) ** 2 + (v * bh) ** 2, u, v) for u in range(bh) for v in range(bw))
+    for name, chosen in (("low", ranked[:count]), ("high", ranked[-count:])):
+        mask = torch.zeros(2, bh, bw)
+        for _, u, v in chosen:
+            mask[:, u, v] = 1
+        assert said(mask) == (
+            [] if kind not in ("low", "high") or kind == name else ["image 0: a mas", "image 1: a mas"]
+        )
+        _, u, v = chosen[1]
+        mask[1, u, v] = 0
+        assert said(mask) == ([] if kind not in ("low", "high") else ["image 1: a mas"] if kind == name else
+                              ["image 0: a mas", "image 1: a mas"])  # fmt: skip
+        _, u, v = ranked[count] if name == "low" else ranked[-count - 1]
+        mask[:, u, v], mask[1, chosen[1][1], chosen[1][2]] = 1, 1
+        assert said(mask) == ([] if kind == "all" else ["image 0: a mas", "image 1: a mas"]), "one too many"
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_where_nothing_changed_no_mask_is_recorded(mask):
+    class Blind(torch.nn.Module):
+        face_size, threshold = (16, 16), 0.0
+
+        def forward(self, x):
+            return 0 * x.sum((1, 2, 3)) + 1
+
+    m = model(Blind())
+    data = judged_rightly(m, noise_images(2, 16))
+    made = craft(FrequencyAttack(EPS, mask=mask), m, data)
+    assert torch.equal(made.images, data.images)
+    assert not bool(made.maps["mask"].any())
+    assert made.details["share of the mask in the lower half of the frequencies"] is None
+    assert FrequencyAttack(EPS, mask=mask).rules().violations(data.images, made) == []
+
+
+def test_the_learned_mask_remembers():
+    """Two frequencies pull by turns: a mask that forgot would hold the one of the last step alone."""
+    waves = torch.zeros(2, 8, 8)
+    waves[0, 5, 2], waves[1, 1, 6] = 3.0, 3.0
+    seen, calls = [], []
+
+    class Turns(torch.nn.Module):
+        face_size, threshold = (16, 16), 0.0
+
+        def forward(self, x):
+            calls.append(0)
+            # the first is twice as often, and is the first of all
+            wave = waves[1 if len(calls) % 3 == 0 else 0]
+            return (Transform((16, 16)).forward(x - 0.5) * wave).sum((1, 2, 3, 4, 5))
+
+    class Watched(Run):
+        def look(self, levels, maps=None, *, candidate=True):
+            seen.append(maps["mask"].clone())
+            return super().look(levels, maps, candidate=candidate)
+
+    images = noise_images(2, 16)
+    names = ("a", "b")
+    data = Labelled(images, torch.ones(2, dtype=torch.int64), names, names, names)
+    attack = FrequencyAttack(EPS, share=1 / 64)
+    attack.run(Watched(Ensemble.of([model(Turns())], Execution()), data, 9), 0)
+    wanted = (waves[0] != 0).float().expand(2, 8, 8)
+    # after the third look the other frequency alone pulled, once; the first had twice
+    assert [torch.equal(s, wanted) for s in seen[1:]] == [True] * 9
 
 
 @pytest.mark.parametrize("attack", [FrequencyAttack(EPS, mask=k) for k in MASKS] + [FrequencyAttack(EPS, block=None)])

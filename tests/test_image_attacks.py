@@ -498,6 +498,11 @@ def test_options_that_cannot_be_are_refused():
     for wrong in (
         lambda: FGSM(0),
         lambda: FGSM(8),
+        lambda: FGSM(0.99 / 255),
+        lambda: PGD(0.99 / 255),
+        lambda: PGD(0.99 / 255, norm="l2"),
+        lambda: FrequencyAttack(0.99 / 255),
+        lambda: HybridAttack(0.99 / 255),
         lambda: PGD(norm="l1"),
         lambda: PGD(alpha=0),
         lambda: PGD(restarts=0),
@@ -512,6 +517,31 @@ def test_options_that_cannot_be_are_refused():
     ):
         with pytest.raises(AuditError, match="correct the option"):
             wrong()
+
+
+def test_one_level_is_an_attack():
+    m = model(Linear())
+    data = judged_rightly(m, noise_images(2))
+    for attack in (FGSM(1 / 255), PGD(1 / 255), HybridAttack(1 / 255)):
+        change = (craft(attack, m, data).images.int() - data.images.int()).abs()
+        assert int(change.max()) == 1, attack
+
+
+def test_the_random_start_belongs_to_the_image():
+    """On equal images the starts differ by name, and by restart; they are the same for the same name."""
+    images = noise_images(1, 16).expand(3, -1, -1, -1).contiguous()
+
+    def starts(ids, seed=0, restart=0):
+        data = Labelled(images, torch.ones(3, dtype=torch.int64), ids, ids, ids)
+        run = Run(Ensemble.of([model(Net())], Execution()), data, 1)
+        return PGD(8 / 255)._start(run, seed, restart)
+
+    first = starts(("a", "b", "c"))
+    assert float((first - images.float()).abs().max()) <= 8
+    assert all(float((first[i] != first[j]).float().mean()) > 0.9 for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert torch.equal(starts(("c", "a", "b")), first[[2, 0, 1]])
+    for other in (starts(("a", "b", "c"), seed=1), starts(("a", "b", "c"), restart=1)):
+        assert float((other != first).float().mean()) > 0.9
 
 
 def test_progress_rises_to_the_end():

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audit.adapters import forgery_detector
 from audit.data.clips import Clip, Clips, evenly, linked
 from audit.data.groups import side_of
+from audit.embedding import Embedding
 from audit.errors import DataError, ModelError
 from audit.image_model import ImageModel
 from audit.labelled import Adversarial, Labelled
@@ -39,11 +45,11 @@ def test_two_sided_decisions_and_losses(rows, threshold):
     images = torch.zeros(len(rows), 3, 4, 4)
     said = [int(s >= torch.tensor(threshold)) for s in scores]
     assert model.right(scores, labels).tolist() == [a == b for a, b in zip(said, labels.tolist(), strict=True)]
-    p = 1 / (1 + np.exp(-(scores.double().numpy() - threshold)))
-    with np.errstate(divide="ignore"):
-        expected = np.where(labels.numpy() == 1, -np.log(p), -np.log1p(-p))
-    finite = np.isfinite(expected)
-    np.testing.assert_allclose(model.loss(images, labels).numpy()[finite], expected[finite], rtol=1e-3, atol=1e-5)
+    odds = [
+        s - threshold if y else threshold - s for s, y in rows
+    ]  # of the right answer, whose chance is 1 / (1 + e^-x)
+    expected = [math.log1p(math.exp(-x)) for x in odds]
+    np.testing.assert_allclose(model.loss(images, labels).numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -107,6 +113,72 @@ def test_labelled_images_can_be_chosen_by_mask_and_number():
     assert (chosen.ids, chosen.clips, chosen.labels.tolist()) == (("a", "c"), ("u", "v"), [0, 1])
     assert x[[2, 0]].ids == ("c", "a")
     assert x.digest != x[[2, 0]].digest != x[[0, 1, 2]].digest == x.digest
+
+
+def test_the_digest_is_that_of_shape_names_pixels_and_labels_in_this_order():
+    pixels = torch.randint(0, 256, (4, 2, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8).reshape(4, 2)
+    names = tuple("abcd")
+    x = Labelled(pixels.permute(0, 3, 1, 2), labels[:, 1], names, names, names)  # neither lies in one piece
+    about = repr(((4, 3, 2, 5), names, names, names)).encode()
+    whole = pixels.numpy().transpose(0, 3, 1, 2).tobytes() + np.array([1, 3, 5, 7]).tobytes()
+    assert x.digest == hashlib.sha256(about + whole).hexdigest()
+    nothing = x[[]]
+    assert nothing.digest == hashlib.sha256(repr(((0, 3, 2, 5), (), (), ())).encode()).hexdigest()
+
+
+def test_the_digest_is_computed_once(monkeypatch):
+    x = Labelled(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), ("a",), ("a",), ("a",))
+    first = x.digest
+    monkeypatch.setattr(hashlib, "sha256", lambda *_: pytest.fail("computed again"))
+    assert x.digest == first
+    assert pickle.loads(pickle.dumps(x)).digest == first
+
+
+def test_the_device_is_where_the_weights_are_unless_it_is_said():
+    there = torch.device("meta")
+    net = torch.nn.Linear(2, 2, device="meta")
+    net.face_size, net.threshold = (4, 4), 0.0
+    assert ImageModel("net", net, "forgery", white_box=True).device == there
+    assert ImageModel("told", Told(torch.zeros(1)), "forgery", white_box=True).device == torch.device("cpu")
+    hidden = ImageModel("told", Told(torch.zeros(1, device="meta")), "forgery", True, "", there)
+    assert hidden.device == there, "weights out of reach"
+    assert ImageModel("net", net, "forgery", white_box=True, place=torch.device("cpu")).device == torch.device("cpu")
+
+
+def test_the_place_is_where_images_are_brought_to():
+    seen = []
+
+    def net(images):
+        seen.append(images.device)
+        return torch.zeros(len(images))
+
+    model = ImageModel("net", net, "forgery", white_box=False, place=torch.device("meta"))
+    model.ask(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    assert seen == [torch.device("meta")]
+
+
+def test_an_attributor_of_clips_gives_each_frame_the_features_of_its_clip():
+    def embed(clips):
+        return clips.mean((3, 4)).flatten(1)  # of 3 frames with 3 channels: (N, 9)
+
+    detector = forgery_detector(lambda x: x.mean((1, 2, 3, 4)), face_size=(4, 4), clip_frames=3, embed=embed, mean=0.5)
+    model = ImageModel("features", Embedding(detector), "attributor", white_box=True)
+    images = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    out = model.outputs(images)
+    for i in range(6):
+        first = i // 3 * 3
+        expected = [float(images[first + t, c].mean()) - 0.5 for t in range(3) for c in range(3)]
+        assert out[i].tolist() == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="whole clips, a multiple of 3 frames, got 4"):
+        model.outputs(images[:4])
+
+
+@pytest.mark.parametrize(("said", "frames"), [({}, 1), ({"clip_frames": None}, 1), ({"clip_frames": 5}, 5)])
+def test_a_model_that_says_nothing_of_clips_judges_single_images(said, frames):
+    net = Told(torch.zeros(1))
+    vars(net).update(said)
+    assert ImageModel("net", net, "forgery", white_box=True).frames == frames
 
 
 @settings(max_examples=60, deadline=None)

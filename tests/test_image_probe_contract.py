@@ -125,6 +125,10 @@ def test_progress_and_health_are_told(probe, crafted):
     if probe.access == "white-box":
         assert shares[-1][0] == pytest.approx(1.0)
         assert len(made.diagnostics) >= 3
+    if isinstance(probe, SquareSearch):
+        assert {d.name for d in made.diagnostics} >= {"loss fell", "best step is the last"}
+        assert len(made.history["margin"]) == BUDGET.queries + 1
+    assert len({d.name for d in made.diagnostics}) == len(made.diagnostics)
     assert all(d.meaning and d.name for d in made.diagnostics)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.budget import Budget
-from audit.errors import DataError
+from audit.errors import AuditError, DataError
 from audit.execution import Execution
 from audit.image_model import ImageModel
 from audit.labelled import Labelled
@@ -16,6 +16,26 @@ from probes.forgery.query import HALVINGS, SquareSearch
 from tests.kit import forgery_faces, mesonet_model
 
 EPSILON = 8 / 255
+
+
+class Deaf:
+    """Fake, by the same margin whatever it is shown."""
+
+    face_size, threshold = (16, 16), 0.0
+
+    def __call__(self, faces):
+        return torch.full((len(faces),), 3.0)
+
+
+class Tired(Deaf):
+    """Gives way by one with each question."""
+
+    def __init__(self):
+        self.left = 101
+
+    def __call__(self, faces):
+        self.left -= 1
+        return torch.full((len(faces),), float(self.left))
 
 
 class Bright:
@@ -63,6 +83,71 @@ def test_asking_alone_turns_decisions_round_and_never_leaves_the_bound():
     kept = model.right(torch.from_numpy(model.ask(plain)), images.labels).float().mean()
     assert left < kept
     assert SquareSearch(EPSILON).rules().violations(images.images, made) == []
+
+
+def health(made):
+    assert [d.name for d in made.diagnostics] == ["loss fell", "best step is the last"]
+    return made.diagnostics, {d.name for d in made.diagnostics if d.raised}
+
+
+def test_a_search_that_moved_nothing_is_no_sign_of_strength():
+    made = craft(ImageModel("deaf", Deaf(), "forgery", white_box=False), labelled(), queries=20)
+    assert made.history["margin"] == pytest.approx([3.0] * 21)
+    (fell, last), flags = health(made)
+    assert (fell.value, last.value, flags) == (0.0, 0.0, {"loss fell"})
+
+
+def test_health_is_that_of_the_margins_that_were_seen():
+    """Kept by a model that writes down what it was asked: the lowest so far of each image, as plain loops find it."""
+    images, told = labelled(), []
+
+    class Written(Bright):
+        def __call__(self, faces):
+            found = super().__call__(faces)
+            told.append(found.tolist()[0])
+            return found
+
+    model = ImageModel("bright", Written(), "forgery", white_box=False)
+    labels = (torch.from_numpy(model.ask(images.images)) >= 0).long()
+    images = Labelled(images.images, labels, images.ids, images.groups, images.clips)
+    queries = []
+    for i in range(6):
+        told.clear()
+        craft(model, images[[i]], queries=30)
+        queries.append([(1 if labels[i] else -1) * s for s in told])
+    wanted = []
+    for q in range(31):
+        left = [max(0.0, min(asked[: q + 1])) for asked in queries]
+        wanted.append(sum(left) / 6)
+    made = craft(model, images, queries=30)
+    assert made.history["margin"] == pytest.approx(wanted, abs=1e-6)
+    assert made.details["queries"] == sum(map(len, queries))
+    (fell, last), _ = health(made)
+    assert fell.value == pytest.approx((wanted[0] - wanted[-1]) / wanted[0])
+    late = (wanted[27] - wanted[-1]) / (wanted[0] - wanted[-1])
+    assert last.value == pytest.approx(late, abs=1e-6)
+
+
+def test_questions_that_ran_out_too_early_are_told():
+    model = ImageModel("tired", Tired(), "forgery", white_box=False)
+    made = craft(model, labelled(1), queries=20)
+    assert made.history["margin"] == list(range(100, 79, -1))
+    (fell, last), flags = health(made)
+    assert (fell.value, last.value) == pytest.approx((0.2, 2 / 20))
+    assert flags == {"best step is the last"}
+
+
+def test_no_queries_and_no_images_give_no_health_that_is_not_there():
+    model = ImageModel("deaf", Deaf(), "forgery", white_box=False)
+    assert health(craft(model, labelled(2), queries=0))[1] == {"loss fell"}
+    none = craft(model, labelled(2)[torch.zeros(0)])
+    assert (none.diagnostics, none.history) == ([], {"margin": []})
+
+
+@pytest.mark.parametrize("wrong", [{"epsilon": 0.9 / 255}, {"epsilon": 0}, {"epsilon": 1.5}, {"share": 0}])
+def test_what_no_search_can_be_is_refused(wrong):
+    with pytest.raises(AuditError, match="correct the option"):
+        SquareSearch(**wrong)
 
 
 def test_the_order_of_images_does_not_matter():

@@ -50,9 +50,7 @@ class ImageNetwork:
         """What the task's contract says, of images (N, 3, H, W) in [0, 1], or clips (N, T, 3, H, W) where it judges
         clips.
         """
-        clips = images.ndim == 5
-        seen = self.preprocess(images.flatten(0, 1) if clips else images)[0]
-        out = self._net(seen.reshape(*images.shape[:2], *seen.shape[1:]) if clips else seen)
+        out = self._net(_seen(self.preprocess, images))
         if not isinstance(out, Tensor):
             refuse(f"{self.task} network", "a tensor", type(out).__name__,
                    "hand in a function that picks the output, such as lambda x: net(x)[0]")  # fmt: skip
@@ -90,7 +88,7 @@ def forgery_detector(
         fake: which class is fake, of K (1 by default); of a single output 0 where it speaks for real, 1 for fake.
         trained_on: names of manipulation methods and qualities, as the data call them: the in-domain cells.
         clip_frames: T, where it judges clips.
-        embed: network input -> features (N, D), by which methods can be told apart.
+        embed: network input -> features (N, D), by which methods can be told apart; of clips with ``clip_frames``.
         scale, mean, std, channels: the network sees ``(face * scale - mean) / std``, as ``Preprocess`` has them.
         files: the weight files, for the report's digests.
 
@@ -111,7 +109,7 @@ def forgery_detector(
     if clip_frames is not None:
         said["clip_frames"] = clip_frames
     if embed is not None:
-        said["embed"] = lambda faces: embed(before(faces)[0])
+        said["embed"] = lambda faces: embed(_seen(before, faces))
     return ImageNetwork(net, reader(output, 1 if fake is None else fake), before, files, **said)
 
 
@@ -180,6 +178,14 @@ def classifier(
     if classes is not None:
         said["classes"] = tuple(classes)
     return ImageNetwork(net, lambda out: out, before, files, **said)
+
+
+def _seen(preprocess: Preprocess, images: Tensor) -> Tensor:
+    """What the network is given of images (N, 3, H, W), or clips (N, T, 3, H, W)."""
+    if images.ndim != 5:
+        return preprocess(images)[0]
+    frames = preprocess(images.flatten(0, 1))[0]
+    return frames.reshape(*images.shape[:2], *frames.shape[1:])
 
 
 def reader(output: str, which: int) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from audit.data.assemble import Progress, printable
 from audit.data.clip_files import class_tree, files_below, sources
 from audit.data.clip_set import ClipEntry, assemble_clips, chosen, left_aside, missing
-from audit.data.clip_tables import read_groups
+from audit.data.clip_tables import GROUPS, read_groups
 from audit.data.clips import Clips, linked
 
 GALLERY = "gallery"
@@ -71,6 +71,7 @@ def read_gallery(root: Path, *, cropped: bool | None = None, progress: Progress 
         source=f"gallery and probes in {root}",
         both=False,
         cropped=cropped,
+        grouping="" if given else GROUPS,
         notes=left_aside(doubled),
         progress=progress,
     )

@@ -19,7 +19,11 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "
           "devel": "val", "development": "val", "test": "test", "testing": "test"}  # fmt: skip
 """What splits are called -> the three that clips know."""
 
-_FRAME = re.compile(r"^(.*?)[ ._\-]*(?:frame)?[ ._\-]*\d+$", re.IGNORECASE | re.DOTALL)
+_WORD = r"(?:(?<![a-z])(?:frame|face))?"
+_NUMBER = re.compile(rf"(.*?)[ ._\-]*{_WORD}[ ._\-]*\d+", re.IGNORECASE | re.DOTALL)
+_ANOTHER = re.compile(rf"(.*?)[ ._\-]+{_WORD}[ ._\-]*\d+", re.IGNORECASE | re.DOTALL)
+_SWAP = re.compile(r"([0-9]{3})_([0-9]{3})(?![0-9])|([0-9]{4,})_([0-9]{4,})_[0-9]{3,}")
+"""Two videos at the start of a still's name. Longer numbers need a frame's number after them: 00170_00012.png."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,22 +173,29 @@ def sources(found: Found) -> tuple[str, ...]:
     """The videos that a clip was made of, by its name as FaceForensics++ gives them.
 
     ``519`` is of 519 and ``519_515`` of 519 and 515: one number or two of as many digits. Another name is a source by
-    itself. A photograph's name loses its frame number first, unless that leaves nothing or it is two numbers of three
-    digits: ``519_515_0012.png`` is of 519 and 515, ``anna_0007.png`` and ``anna_0008.png`` are of one source.
+    itself. A photograph is a frame, maybe one face of it: what stands behind two numbers of three digits does not
+    count, and other names lose the numbers at their end. ``519_515_0012_0.png`` is of 519 and 515, ``519_0012_0.png``
+    of 519, ``anna_0007.png`` and ``anna_0008_1.png`` are of one source.
     """
     stem = found.stem
-    if found.photograph and not re.fullmatch(r"[0-9]{3}_[0-9]{3}", stem):
-        stem = without_frame(stem)
-    pair = re.fullmatch(r"([0-9]+)_([0-9]+)", stem)
-    if pair and len(pair[1]) == len(pair[2]):
-        return pair[1], pair[2]
-    return (stem,)
+    pair = _SWAP.match(stem) if found.photograph else re.fullmatch(r"([0-9]+)_([0-9]+)", stem)
+    if pair:
+        one, two = (n for n in pair.groups() if n is not None)
+        if len(one) == len(two):
+            return one, two
+    return (without_frame(stem) if found.photograph else stem,)
 
 
 def without_frame(stem: str) -> str:
-    """A name without the number at its end, or as it is where nothing would be left."""
-    match = _FRAME.match(stem)
-    return (match[1] if match else "") or stem
+    """A name without the numbers at its end, of a frame and of a face in it, as far as something is left.
+
+    The first may stand close to the name, the others stand apart: ``clip7 frame 12`` is of ``clip7``.
+    """
+    match = _NUMBER.fullmatch(stem)
+    while match and match[1]:
+        stem = match[1]
+        match = _ANOTHER.fullmatch(stem)
+    return stem
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from audit.data.scenes import Unreadable
 from audit.data.video_index import pyav
 from audit.errors import DataError
 
+_MANY = 20
+"""Photographs from which on it is said that their names join none of them."""
+_ALONE = 0.9
 _CHAINED = 20
 """Clips that hang together before people are given up as groups."""
 
@@ -59,6 +63,7 @@ def assemble_clips(
     faked: str = "fake",
     both: bool = True,
     cropped: bool | None = None,
+    grouping: str = "the names of FaceForensics++ (519_515_0012.png)",
     unreadable: Iterable[Unreadable] = (),
     notes: Iterable[str] = (),
     progress: Progress | None = None,
@@ -75,6 +80,7 @@ def assemble_clips(
 
     Args:
         both: whether there have to be clips of both classes. genuine, faked: what the classes are called.
+        grouping: what can say which photographs go together, for a note where hardly any do; empty for no note.
 
     Raises:
         DataError: no usable clip, or none of a class; a broken table; PyAV is missing and there are videos.
@@ -121,7 +127,7 @@ def assemble_clips(
         source=printable(source),
         genuine=genuine,
         unreadable=tuple(left_out),
-        notes=(*notes, *_remarks(clips, list(opened.values()), entries, rows)),
+        notes=(*notes, *_remarks(clips, list(opened.values()), entries, rows), *_alone(clips, entries, grouping)),
     )
 
 
@@ -237,6 +243,18 @@ def _classes(opened: Iterable[_Opened], left_out: Sequence[Unreadable], root: Pa
 def _with_boxes(o: _Opened) -> str:
     """The digest of the files, and of the boxes where there are any: another box is another face."""
     return o.digest if o.boxes is None else hashlib.sha256(f"{o.digest}\0{o.boxes}".encode()).hexdigest()
+
+
+def _alone(clips: Sequence[Clip], entries: Sequence[ClipEntry], grouping: str) -> list[str]:
+    """The note on photographs that nothing joins: frames of one video may pass for as many videos."""
+    names = {printable(e.found.name) for e in entries if e.found.photograph}
+    photographs = [c.group for c in clips if c.id in names]
+    sizes = Counter(c.group for c in clips)
+    alone = sum(sizes[g] == 1 for g in photographs)
+    if not grouping or len(photographs) <= _MANY or alone < _ALONE * len(photographs):
+        return []
+    first = f"{alone} of {len(photographs)} photographs are each a group by itself: intervals and splits take each for"
+    return [f"{first} a video of its own; where some are frames of one video, {grouping} can say so"]
 
 
 def _remarks(clips: Sequence[Clip], opened: Sequence[_Opened], entries: Sequence[ClipEntry], rows: Rows) -> list[str]:

@@ -92,7 +92,7 @@ def cut(frame: Frame, box: Tensor) -> Frame:
         frame: (H, W, 3). box: (4,) xyxy px; width and height are rounded, and at least 1.
 
     Raises:
-        DataError: a box that is not finite, has no area, or is 8 times larger than the frame.
+        DataError: a box that is not finite, has no area, is 8 times larger than the frame, or lies outside of it.
     """
     height, width = frame.shape[:2]
     x1, y1, x2, y2 = (float(v) for v in box)
@@ -100,6 +100,13 @@ def cut(frame: Frame, box: Tensor) -> Frame:
     if not (0 < x2 - x1 <= limit and 0 < y2 - y1 <= limit and abs(x1) < 1e6 and abs(y1) < 1e6):
         raise DataError("face", expected=f"a box with an area, at most {limit:g} px long",
                         got=f"({x1:g}, {y1:g}, {x2:g}, {y2:g})", mend="correct the box")  # fmt: skip
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        raise DataError(
+            "face",
+            expected=f"a box that lies in its frame of {width}x{height} px",
+            got=f"({x1:g}, {y1:g}, {x2:g}, {y2:g})",
+            mend="give boxes in px of these frames; boxes.csv may have been made for another resolution",
+        )
     left, right = _span(x1, x2, width)
     top, bottom = _span(y1, y2, height)
     rows = np.arange(top, bottom).clip(0, height - 1)

@@ -103,7 +103,7 @@ class VideoFootage:
         try:
             for frame in _sound(container, stream, []):
                 if count == wanted[len(out)]:
-                    out.append(upright(frame))
+                    out.append(self._upright(frame))
                     if len(out) == len(wanted):
                         return out
                 count += 1
@@ -162,6 +162,12 @@ class VideoFootage:
             raise no_frames(f"video {self.path.name}", f"{len(lost)} frame(s), none of which decodes")
         return _Survey(count, size, total / count if known else None, len(lost))
 
+    def _upright(self, frame: Any) -> Frame:
+        try:
+            return upright(frame)
+        except (pyav().FFmpegError, ValueError) as e:
+            raise self._unusable(f"a frame whose colours cannot be converted ({str(e)[:80]})") from e
+
     def _unusable(self, got: str) -> DataError:
         return DataError(printable(f"video {self.path.name}"), expected="a whole video whose frames decode", got=got,
                          mend="replace the file or take it out of the data")  # fmt: skip
@@ -215,20 +221,26 @@ class StillFootage:
         The quantiser of a JPEG is the mean of the 64 entries of its luminance table, a step: 1 at quality 100, 29 at
         75, 58 at 50 for libjpeg's tables. The mean over the files, ``None`` where one of them is no JPEG.
         """
-        codecs: set[str] = set()
-        pixels = 0
-        tables: list[float | None] = []
-        for path in self.paths:
-            height, width = inspect(path).size
-            pixels += height * width
-            with Image.open(path) as image:
-                codecs.add((image.format or "unknown").lower())
-                luminance = getattr(image, "quantization", {}).get(0)
-            tables.append(float(np.mean(luminance)) if luminance else None)
+        sizes = [inspect(path).size for path in self.paths]
+        headers = [_header(path) for path in self.paths]
+        codecs, tables, lengths = zip(*headers, strict=True)
         steps = [t for t in tables if t is not None]
-        bits = 8 * sum(p.stat().st_size for p in self.paths)
         mean = float(np.mean(steps)) if len(steps) == len(tables) else None
-        return Compression("+".join(sorted(codecs)), bits / pixels, mean, inspect(self.paths[0]).size)
+        pixels = sum(height * width for height, width in sizes)
+        return Compression("+".join(sorted(set(codecs))), 8 * sum(lengths) / pixels, mean, sizes[0])
+
+
+def _header(path: Path) -> tuple[str, float | None, int]:
+    """An image's codec, the mean of its luminance table if it is a JPEG, and its file's length in bytes."""
+    try:
+        with Image.open(path) as image:
+            luminance = getattr(image, "quantization", {}).get(0)
+            codec = (image.format or "unknown").lower()
+        return codec, float(np.mean(luminance)) if luminance else None, path.stat().st_size
+    except Exception as e:  # Pillow's plugins raise anything at all on hostile bytes
+        raise DataError(printable(f"image {path.name}"), expected="an image file as it was when the data was opened",
+                        got=f"{type(e).__name__}: {str(e)[:80]}", mend="leave the data alone while an audit runs",
+                        ) from e  # fmt: skip
 
 
 def exactly() -> Any:

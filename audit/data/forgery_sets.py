@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audit.data.assemble import Progress, inside, printable
-from audit.data.clip_files import FORMS, Found, Placed, class_tree, clips_among, files_below, sources
+from audit.data.clip_files import FORMS, Found, Placed, class_tree, clips_among, files_below, sources, without_frame
 from audit.data.clip_set import ClipEntry, assemble_clips, by_person, left_aside, missing
-from audit.data.clip_tables import read_groups
+from audit.data.clip_tables import GROUPS, read_groups
 from audit.data.clips import GENUINE, Clips, linked
 from audit.data.forgery_tree import DFD, MANIPULATED, ORIGINAL, dfd_sources, read_ffpp
 from audit.data.scenes import Unreadable
@@ -46,8 +46,9 @@ def read_celebdf(root: Path, *, cropped: bool | None = None, progress: Progress 
         raise missing(root, f"videos in {', '.join(CELEB)}", "none")
     people, videos = {}, {}
     for c in clips:
-        match = re.fullmatch(r"(id[0-9]+)(?:_(id[0-9]+))?_([0-9]+)", c.stem)
-        alone = f"{c.name.partition('/')[0]} {c.stem}"
+        frame = r"(?s:[^0-9].*)?" if c.photograph else ""
+        match = re.fullmatch(r"(id[0-9]+)(?:_(id[0-9]+))?_([0-9]+)" + frame, c.stem)
+        alone = f"{c.name.partition('/')[0]} {without_frame(c.stem) if c.photograph else c.stem}"
         people[c.name] = [n for n in match.group(1, 2) if n] if match else [alone]
         videos[c.name] = [f"{match[1]}_{match[3]}"] if match else [alone]
     method = {c.name: CELEB[c.name.partition("/")[0]] for c in clips}
@@ -60,6 +61,7 @@ def read_celebdf(root: Path, *, cropped: bool | None = None, progress: Progress 
         name=root.name,
         source=f"Celeb-DF in {root}",
         cropped=cropped,
+        grouping="the names of Celeb-DF (id0_id1_0000_0012.png)",
         notes=[*([note] if note else []), *notes, *left_aside(doubled)],
         progress=progress,
     )
@@ -82,7 +84,7 @@ def read_dfd(root: Path, *, cropped: bool | None = None, progress: Progress | No
     clips, doubled = _in_folders(root, list(tops))
     if not clips:
         raise missing(root, "videos in DFD_original… and DFD_manipulated…", "none")
-    both = {c.name: dfd_sources(c.stem) for c in clips}
+    both = {c.name: dfd_sources(without_frame(c.stem) if c.photograph else c.stem) for c in clips}
     method = {c.name: tops[c.name.partition("/")[0]] for c in clips}
     groups, note = by_person({n: s[0] for n, s in both.items()}, {n: s[1] for n, s in both.items()},
                              [n for n, m in method.items() if m])  # fmt: skip
@@ -92,6 +94,7 @@ def read_dfd(root: Path, *, cropped: bool | None = None, progress: Progress | No
         name=root.name,
         source=f"DeepFakeDetection in {root}",
         cropped=cropped,
+        grouping="the names of DeepFakeDetection (01__hug_0012.png)",
         notes=[*([note] if note else []), *left_aside(doubled)],
         progress=progress,
     )
@@ -142,6 +145,7 @@ def read_dfdc(root: Path, *, cropped: bool | None = None, progress: Progress | N
         name=root.name,
         source=f"DFDC folders in {root}",
         cropped=cropped,
+        grouping=METADATA,
         unreadable=unreadable,
         notes=notes,
         progress=progress,
@@ -184,6 +188,7 @@ def read_plain(root: Path, *, cropped: bool | None = None, progress: Progress | 
         name=root.name,
         source=f"folder of real and fake clips {root}",
         cropped=cropped,
+        grouping="" if given else GROUPS,
         notes=notes,
         progress=progress,
     )

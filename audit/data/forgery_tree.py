@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from audit.data.assemble import Progress, printable
-from audit.data.clip_files import FORMS, Found, clips_among, files_below
+from audit.data.clip_files import FORMS, Found, clips_among, files_below, without_frame
 from audit.data.clip_set import ClipEntry, assemble_clips, by_person, chosen, left_aside, missing
 from audit.data.clips import GENUINE, Clips, linked
 from audit.errors import DataError
@@ -132,9 +132,9 @@ def _needed(found: Found, made: Sequence[str]) -> bool:
 
 
 def _sources(found: Found) -> tuple[str, ...]:
-    """The numbers in a name; a still that lies beside others has its frame's number after them."""
+    """The numbers in a name; a still that lies beside others has those of its frame and face after them."""
     original = found.name.startswith(ORIGINAL)
-    frame = r"(?:_[0-9]+)?" if found.photograph else ""
+    frame = r"(?s:[^0-9].*)?" if found.photograph else ""
     match = re.fullmatch((r"([0-9]+)" if original else r"([0-9]+)_([0-9]+)") + frame, found.stem)
     return match.groups() if match else (found.stem,)
 
@@ -143,7 +143,7 @@ def _grouped(
     clips: Sequence[Found], lists: Mapping[str, Sequence[tuple[str, str]]]
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """Clip -> group, clip -> official split, and what is to be said of them."""
-    actors = {c.name: dfd_sources(c.stem) for c in clips if _dfd(c)}
+    actors = {c.name: dfd_sources(without_frame(c.stem) if c.photograph else c.stem) for c in clips if _dfd(c)}
     swapped = [n for n in actors if n.startswith(MANIPULATED)]
     dfd, note = by_person({n: s[0] for n, s in actors.items()}, {n: s[1] for n, s in actors.items()}, swapped)
     sources = {c.name: _sources(c) for c in clips if c.name not in actors}

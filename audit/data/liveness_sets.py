@@ -46,13 +46,13 @@ def read_liveness(root: Path, *, cropped: bool | None = None, progress: Progress
     root = Path(root)
     if (root / LABELS).is_file():
         entries, unreadable, notes = _labelled(root)
-        source = f"labels.csv in {root}"
+        source, grouping = f"labels.csv in {root}", ""
     else:
         placed, doubled = class_tree(files_below(root), LIVE, SPOOF, ATTACK)
         if not placed:
             raise missing(root, f"clips in <domain>/live and <domain>/spoof/<species>, or {LABELS}", "none")
         entries, unreadable, notes = [_entry(p) for p in placed], [], left_aside(doubled)
-        source = f"folders of live faces and attacks in {root}"
+        source, grouping = f"folders of live faces and attacks in {root}", "a folder for each subject"
     return assemble_clips(
         entries,
         root,
@@ -61,6 +61,7 @@ def read_liveness(root: Path, *, cropped: bool | None = None, progress: Progress
         genuine="live",
         faked="attacks",
         cropped=cropped,
+        grouping=grouping,
         unreadable=unreadable,
         notes=notes,
         progress=progress,

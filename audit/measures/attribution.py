@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audit.measures import novelty, retrieval
 from audit.measures.intervals import Estimate, Resampling
@@ -63,10 +64,7 @@ class AttributionMeasure:
             self.trial.undecided = "Not measured: the data hold no probes of new methods, or none of known ones."
             return
         self.trial.judge(e.measure(f"AUC of new methods, {score}", unit="AUC"))
-        clips, groups = (numbered(names)[0] for names in (probes.clips, probes.groups))
-        few = few_clusters(new, clips, "clips") or few_clusters(new, groups, "sources")
-        if few:
-            self.trial.undecided = f"{few[0].upper()}{few[1:]}."
+        self._few_new(probes, new)
         lines = {score: (values, new)}
         self.trial.curves.append(
             roc_figure(lines, "ROC", x_label="known methods called new", y_label="new methods called new")
@@ -83,6 +81,7 @@ class AttributionMeasure:
         if found.estimate.value is None:
             self.trial.undecided = f"Not measured: {found.estimate.method}."
             return
+        self._few_new(probes, novelty.is_new(probes.methods, gallery.methods))
         self.trial.conditions.append(auc.condition("AUC of new methods, fused", "Parts of the total"))
         self.trial.judge(found.estimate.measure("0.6 precision@5 + 0.3 AUC", unit="points"))
         self.trial.details |= {"subjective part": found.note or "given", "at most": found.most}
@@ -112,7 +111,14 @@ class AttributionMeasure:
             self.trial.undecided = "The probes are of one source: they tell nothing of others."
         return e
 
-    def _novelty(self, score: str, gallery: Features, probes: Features) -> tuple[Estimate, np.ndarray]:
+    def _few_new(self, probes: Features, new: NDArray[np.bool_]) -> None:
+        """No AUC of new methods stands on one clip or one source of either kind."""
+        clips, groups = (numbered(names)[0] for names in (probes.clips, probes.groups))
+        few = few_clusters(new, clips, "clips") or few_clusters(new, groups, "sources")
+        if few:
+            self.trial.undecided = f"{few[0].upper()}{few[1:]}."
+
+    def _novelty(self, score: str, gallery: Features, probes: Features) -> tuple[Estimate, NDArray[np.float64]]:
         new = novelty.is_new(probes.methods, gallery.methods)
         wanted = FUSED if score == "fused" else (score,)
         values = {name: self._score(name, gallery, probes) for name in wanted}
@@ -124,7 +130,7 @@ class AttributionMeasure:
                     self.trial.conditions.append(e.condition(name, "AUC of new methods, per score"))
         return novelty.novelty_auc(fused, new, probes.groups, self.resampling), fused
 
-    def _score(self, name: str, gallery: Features, probes: Features) -> np.ndarray:
+    def _score(self, name: str, gallery: Features, probes: Features) -> NDArray[np.float64]:
         seed, n = self.trial.seed % 2**32, len(gallery.rows)
         if name == "knn":
             return novelty.neighbours(probes.rows, gallery.rows, k=min(novelty.NEIGHBOURS, n))
@@ -142,7 +148,7 @@ class AttributionMeasure:
 
     def _told(self, gallery: Features) -> None:
         sides = self.data.sides
-        self.data.tell_left_out(self.trial)
+        self.data.tell_left_out(self.trial, self.data.clips)
         self.trial.details |= {"new methods": list(sides.novel), "methods of the gallery": sorted(set(gallery.methods)),
                                "sources on both sides": len(sides.shared)}  # fmt: skip
         self.trial.diagnostics.append(

@@ -26,7 +26,7 @@ from audit.measures.forgery_cells import (
 from audit.measures.intervals import Estimate, Resampling
 from audit.measures.roc import roc_figure
 from audit.measures.scored import UNITS, Scored
-from audit.record import Condition, Curve, Series
+from audit.record import Condition, Curve, Series, digest
 from audit.shifts import Shift
 from audit.trial import Trial
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from audit.session import AuditSession
 
 Progress = Callable[[float, str], None]
+FEW = 2
+"""Sources from which a rate decides."""
+OTHERS = 128
+"""Faces of other sources that a generator may choose among."""
 READ_BACK = 12
 """Frames of a clip whose quantiser is read back."""
 
@@ -178,10 +182,10 @@ class ForensicMeasure:
             name = max(known, key=lambda n: (known[n].value or 0.0, n))
             self.trial.judge(known[name].measure("real videos called fake, worst quality", higher_is_better=False))
             self.trial.details["worst cell"] = name
-            if known[name].n < 2:
-                self.trial.undecided = "There is one real video: its frames say nothing of the next."
+            if len({c.group for c in self.data.clips.clips if not c.fake and c.id not in self.data.left_out}) < FEW:
+                self.trial.undecided = "The real videos are of one source: they say nothing of others."
         self._show(shifts)
-        self._told()
+        self._told(self.data.clips.where(lambda c: not c.fake), compared=False)
 
     def confounded(self) -> None:
         """Judge how well compression alone tells real from fake: the largest AUC of one number of the files."""
@@ -210,15 +214,14 @@ class ForensicMeasure:
         if forger.needs_others and len(set(faces.groups)) < 2:
             self.trial.undecided = "Not measured: this generator takes the faces of two sources at least."
             return
-        others = faces.images
         made = torch.zeros_like(faces.images)
         for group in dict.fromkeys(faces.groups):
-            mine = torch.tensor([g == group for g in faces.groups])
-            ids = [i for i, g in zip(faces.ids, faces.groups, strict=True) if g == group]
-            if bool((~mine).any()):
-                made[mine] = forger.forge(faces.images[mine], None, others[~mine], None, ids=ids, seed=self.trial.seed)
-            else:
-                made[mine] = forger.forge(faces.images[mine], None, None, None, ids=ids, seed=self.trial.seed)
+            mine = [i for i, g in enumerate(faces.groups) if g == group]
+            rest = [i for i, g in enumerate(faces.groups) if g != group] if forger.needs_others else []
+            chosen = np.random.default_rng(_number(self.trial.seed, group)).permutation(rest)[:OTHERS]
+            others = faces.images[torch.from_numpy(np.sort(chosen).astype(np.int64))] if rest else None
+            ids = [faces.ids[i] for i in mine]
+            made[mine] = forger.forge(faces.images[mine], None, others, None, ids=ids, seed=self.trial.seed)
         with self.data.asking(model):
             scores = [model.ask(x) for x in (faces.images, made)]
         names = [f"{forger.name}: {c}" for c in faces.clips]
@@ -244,7 +247,7 @@ class ForensicMeasure:
                         picture, role, f"fake logit {s[i]:+.2f} (fake from {model.threshold:g})", case
                     )
                 )
-        self._told()
+        self._told(real, compared=False)
 
     # --- inside
 
@@ -278,16 +281,12 @@ class ForensicMeasure:
                 self.trial.conditions.append(e.condition(name, "AUC per video: drop from the in-domain cell"))
 
     def _domains(self, model: ImageModel) -> dict[str, Cell]:
-        """A cell for each quality that the data bring themselves, where they bring several."""
-        names = self.data.clips.domains
+        """A cell for each domain with fakes of the seen methods, where the data bring several themselves."""
+        names = sorted({c.domain for c in self.data.clips.clips if c.method in self.data.seen})
         if len(names) < 2:
             return {}
-        seen = self.data.of(*self.data.seen)
-        return {f"{d}, as the data have it": self._cell(model, self._of_domain(seen, d), None) for d in names}
-
-    @staticmethod
-    def _of_domain(clips: Clips, domain: str) -> Clips:
-        return clips.where(lambda c: c.domain == domain)
+        seen = self.data.seen
+        return {f"{d}, as the data have it": self._cell(model, self.data.of(*seen, domain=d), None) for d in names}
 
     def _grids(
         self,
@@ -353,15 +352,19 @@ class ForensicMeasure:
                     picture = np.ascontiguousarray(images[0].permute(1, 2, 0).numpy())
                     self.trial.evidence.append(self.session.evidence.picture(picture, "quality", name, case))
 
-    def _told(self, compared: Clips | None = None) -> None:
-        """Clips left out stand beside every number, and beside an AUC whether compression tells the compared clips."""
-        self.data.tell_left_out(self.trial)
-        if compared is not None:
-            self.trial.diagnostics += self.data.confounders(compared).diagnostics
+    def _told(self, used: Clips, *, compared: bool = True) -> None:
+        """Clips left out stand beside every number, and beside an AUC whether compression tells the clips apart."""
+        self.data.tell_left_out(self.trial, used)
+        if compared:
+            self.trial.diagnostics += self.data.confounders(used).diagnostics
 
     def _step(self, share: float, text: str) -> None:
         if self.progress is not None:
             self.progress(share, text)
+
+
+def _number(seed: int, name: str) -> int:
+    return int(digest([seed, name])[:15], 16)
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from audit.clip_audit import ClipAudit
 from audit.errors import ConstraintViolated
 from audit.image_model import ImageModel
 from audit.labelled import Adversarial, ImageRules, Labelled
@@ -74,14 +75,14 @@ class ImageAttackMeasure:
         self._compare(model, attacked, e, before, beside or {})
         self.tell(attacked, made, rules)
         self.trial.evidence += strips(self.session.evidence, model, attacked, made, before)
-        self.few_sources(attacked)
+        self._stands(attacked, before)
         return e
 
     def worst(
         self,
         models: Mapping[str, ImageModel],
         attacked: Labelled,
-        made: Mapping[str, tuple[Adversarial, ImageRules | None]],
+        made: Mapping[str, tuple[Callable[[], Adversarial], ImageRules | None]],
         *,
         title: str,
         row_label: str,
@@ -91,11 +92,13 @@ class ImageAttackMeasure:
         """Judge the attack that leaves least on the first model, and tabulate attack × model.
 
         Args:
+            made: name -> what gives its images, and its rules; called in turn, so that few are held at once.
             judged: names of the attacks that may decide; all of them by default.
         """
         before = {m: self.right(model, attacked) for m, model in models.items()}
         table: dict[str, dict[str, Estimate]] = {}
-        for i, (name, (images, rules)) in enumerate(made.items()):
+        for i, (name, (give, rules)) in enumerate(made.items()):
+            images = give()
             table[name] = {m: self.share(model, attacked, images, rules, before[m]) for m, model in models.items()}
             if self.progress is not None:
                 self.progress((i + 1) / len(made), f"{title}: {name}")
@@ -118,10 +121,11 @@ class ImageAttackMeasure:
             )
         )  # fmt: skip
         self._compare(models[subject], attacked, known[worst], before[subject], beside or {})
-        images, rules = made[worst]
+        give, rules = made[worst]
+        images = give()
         self.tell(attacked, images, rules)
         self.trial.evidence += strips(self.session.evidence, models[subject], attacked, images, before[subject])
-        self.few_sources(attacked)
+        self._stands(attacked, before[subject])
 
     def share(
         self, model: ImageModel, attacked: Labelled, made: Adversarial, rules: ImageRules | None, before: Bools
@@ -163,13 +167,16 @@ class ImageAttackMeasure:
         self.trial.conditions += seen.rows
         self.trial.curves += course(made)
 
-    def few_sources(self, attacked: Labelled) -> None:
-        """No verdict stands on the frames of one video, however many."""
-        if len(set(attacked.groups)) < FEW_SOURCES:
+    def _stands(self, attacked: Labelled, before: Bools) -> None:
+        """No verdict stands on the frames of one video, however many; what was left out is told."""
+        sources = {g for g, right in zip(attacked.groups, before, strict=True) if right}
+        if len(sources) < FEW_SOURCES:
             self.trial.undecided = (
-                f"The images are of {len(set(attacked.groups))} source: frames of one video tell nothing of others, "
-                "however many."
+                f"The images that are decided rightly when clean are of {len(sources)} source(s): frames of one video "
+                "tell nothing of others, however many."
             )
+        if isinstance(self.session.material, ClipAudit):
+            self.session.material.tell_of(self.trial, attacked)
 
     @cached_property
     def _lpips(self) -> Distance | None:
@@ -181,6 +188,8 @@ class ImageAttackMeasure:
         return lambda a, b: found(a.to(device), b.to(device))
 
     def _ask(self, model: ImageModel, images: torch.Tensor) -> NDArray[np.float64]:
+        if tuple(images.shape[2:]) != model.size and len(images):
+            raise ValueError(f"expected images of {model.size} px for {model.name}, got {tuple(images.shape[2:])}")
         with frozen([*self.session.subject.modules, *modules_of(model.model)]), self.session.execution.autocast():
             found = model.ask(images)
         self.session.require_unchanged()

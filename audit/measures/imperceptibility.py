@@ -94,9 +94,12 @@ def imperceptibility(
 
 def psnr(clean: Tensor, changed: Tensor) -> Values:
     """10 log10(255^2 / MSE) in dB for each of N uint8 images, the MSE over all its values; ``inf`` where it is 0."""
-    apart = (clean.to(torch.int32) - changed.to(torch.int32)).flatten(1).double()
+    errors = np.empty(len(clean))
+    for i in range(0, len(clean), _BATCH):
+        apart = clean[i : i + _BATCH].to(torch.int32) - changed[i : i + _BATCH].to(torch.int32)
+        errors[i : i + _BATCH] = apart.flatten(1).double().square().mean(1).numpy()
     with np.errstate(divide="ignore"):
-        return np.asarray(10 * np.log10(255**2 / apart.square().mean(1).numpy()), np.float64)
+        return np.asarray(10 * np.log10(255**2 / errors), np.float64)
 
 
 def ssim(clean: Tensor, changed: Tensor) -> Values | None:

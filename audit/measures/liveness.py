@@ -13,7 +13,7 @@ from audit.measures.intervals import Estimate, Resampling
 from audit.measures.rates import numbered
 from audit.measures.roc import auc, few_clusters, roc_figure
 from audit.measures.scored import UNITS, Scored
-from audit.record import Measure
+from audit.record import Diagnostic, Measure
 from audit.shifts import Shift
 from audit.trial import Trial
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from audit.session import AuditSession
 
 Progress = Callable[[float, str], None]
+FEW = 2
+"""People of a species from which its rate decides."""
 
 
 class LivenessMeasure:
@@ -59,12 +61,16 @@ class LivenessMeasure:
         self._judge(found.max_apcer.measure("APCER of the worst species", higher_is_better=False))
         if found.worst is not None:
             self.trial.details["worst species"] = found.worst
+            if people(scored).get(found.worst, 0) < FEW:
+                self.trial.undecided = f"{found.worst} was presented by one person: that tells nothing of others."
+        self._species(scored)
         self._told(model, scored)
 
     def live_rejected(self, model: ImageModel) -> None:
         """Judge BPCER at the owner's threshold: live faces that are turned away."""
         found, scored = self._rates(model)
         self._judge(found.bpcer.measure("BPCER", higher_is_better=False))
+        self._live(scored)
         self._told(model, scored)
 
     def average_error(self, model: ImageModel, shifts: Mapping[str, Shift | None]) -> None:
@@ -84,6 +90,8 @@ class LivenessMeasure:
             self.trial.details["worst quality"] = worst
         else:
             self.trial.undecided = "Not measured: there are no attacks, or nobody live."
+        self._species(scored)
+        self._live(scored)
         self._told(model, scored)
 
     def unseen_domains(self, model: ImageModel) -> None:
@@ -113,9 +121,12 @@ class LivenessMeasure:
             self.trial.conditions.append(u.hter.condition(f"{name}{seen}", "HTER, domain left out"))
             if u.auc.value is not None:
                 self.trial.conditions.append(u.auc.condition(f"{name}{seen}", "AUC, domain left out"))
-        short = [n for n, u in found.items() if u.groups < 2]
-        if short:
-            self.trial.undecided = f"Too few people to decide on: {', '.join(short)}."
+        rows = list(zip(scored.groups, names, scored.positive.tolist(), strict=True))
+        kinds = {(d, p): len({g for g, n, q in rows if (n, q) == (d, p)}) for d in found for p in (True, False)}
+        short = [domain for (domain, _), count in kinds.items() if count < FEW]
+        if short and not self.trial.undecided:
+            where = ", ".join(dict.fromkeys(short))
+            self.trial.undecided = f"Fewer than two live people, or two who attack, to decide on: {where}."
         self.trial.details["thresholds from the other domains"] = {n: u.threshold for n, u in found.items()}
         self._told(model, scored)
 
@@ -134,6 +145,23 @@ class LivenessMeasure:
             self.trial.conditions += presentation.conditions("at the owner's threshold, per frame", by_frame)
         self._pictures(model, scored)
         return found, scored
+
+    def _live(self, scored: Scored) -> None:
+        if people(scored).get("", 0) < FEW and not self.trial.undecided:
+            self.trial.undecided = "There is one live person, who tells nothing of others."
+
+    def _species(self, scored: Scored) -> None:
+        """A species that one person presented may be worse than it looks: no pass stands on it."""
+        alone = [m for m, n in sorted(people(scored).items()) if m and n < FEW]
+        self.trial.diagnostics.append(
+            Diagnostic(
+                name="species presented by one person",
+                value=float(len(alone)),
+                limit=0.0,
+                raised=bool(alone),
+                meaning=f"One person tells nothing of others ({', '.join(alone[:8]) or 'none'})",
+            )
+        )
 
     def _judge(self, measure: Measure) -> None:
         if measure.value is None:
@@ -160,6 +188,14 @@ class LivenessMeasure:
                 self.trial.evidence.append(self.session.evidence.picture(faces.frames[0], "photograph", caption, words))
 
     def _told(self, model: ImageModel, scored: Scored) -> None:
-        self.data.tell_left_out(self.trial)
+        self.data.tell_left_out(self.trial, self.data.clips)
         self.trial.details["says live from"] = model.threshold
         self.trial.details["videos and photographs"] = len(scored.videos)
+
+
+def people(scored: Scored) -> dict[str, int]:
+    """Species, or empty for live -> how many people."""
+    groups: dict[str, set[str]] = {}
+    for group, method in zip(scored.groups, scored.method, strict=True):
+        groups.setdefault(method, set()).add(group)
+    return {m: len(g) for m, g in groups.items()}

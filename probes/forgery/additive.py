@@ -86,7 +86,8 @@ class FGSM(ImageAttack):
     refs: ClassVar[tuple[str, ...]] = ("003 §III-A", "NISTAML.022", "AML.T0043.000")
 
     def __post_init__(self) -> None:
-        require("FGSM", ok=0 < self.epsilon <= 1, expected="0 < ε <= 1", got=self.epsilon)
+        ok = whole_levels(self.epsilon) >= 1 >= self.epsilon
+        require("FGSM", ok=ok, expected="1/255 <= ε <= 1, as images have whole levels", got=self.epsilon)
 
     @property
     def name(self) -> str:
@@ -143,8 +144,11 @@ class PGD(ImageAttack):
 
     def __post_init__(self) -> None:
         require("PGD", ok=self.norm in get_args(Norm), expected=" or ".join(get_args(Norm)), got=self.norm)
-        ok = self.epsilon > 0 and (self.alpha is None or self.alpha > 0) and self.restarts >= 1
-        require("PGD", ok=ok, expected="ε > 0, α > 0 and restarts >= 1", got=(self.epsilon, self.alpha, self.restarts))
+        # in either norm: less than a level is no change of an image of 8 bits
+        ok = whole_levels(self.epsilon) >= 1 and (self.alpha is None or self.alpha > 0) and self.restarts >= 1
+        require(
+            "PGD", ok=ok, expected="ε >= 1/255, α > 0 and restarts >= 1", got=(self.epsilon, self.alpha, self.restarts)
+        )
         require("PGD", ok=self.steps is None or self.steps >= 1, expected="at least one step", got=self.steps)
 
     def __repr__(self) -> str:

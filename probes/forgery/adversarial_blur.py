@@ -19,7 +19,10 @@ from probes.forgery.image_attack import ImageAttack, Run
 Step = Literal["literal", "normalised"]
 LIMITS = (0.0, 100.0)
 """Smallest and largest σ in px: at 100 the kernels of the paper are flat."""
+MOVED = 0.05
+"""Share of the start by which σ has to differ from it on the mean: less is no attack that a model could withstand."""
 
+_INVERTIBLE = (0.01, 100.0)
 _CLIP = 4.0
 _MOMENTUM = 0.9
 _LAST = 0.05
@@ -72,6 +75,7 @@ class AdversarialBlur(ImageAttack):
     goal: ClassVar[str] = "have a fake taken for real by blurring out what gives it away, or a real for fake"
     threat: ClassVar[str] = "Knows the model, or others like it, and blurs each pixel of each image as it likes."
     refs: ClassVar[tuple[str, ...]] = ("003 §III-B", "003 eq. 4-6", "NISTAML.022", "AML.T0043.000")
+    excusable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         taps(self.kernel)
@@ -125,12 +129,13 @@ class AdversarialBlur(ImageAttack):
                 sigma = self._held(self._stepped(field.detach() + self.epsilon * pull))
 
     def guess(self, clean: Tensor, best: Tensor, stream: torch.Generator) -> Tensor:
-        """The same start, a little stronger or weaker in a few large patches at random."""
+        """Cells of 2 to 32 px at random are blurred strongly, the others not; held inside the same bounds."""
         del best
-        n, _, h, w = clean.shape
-        coarse = torch.rand(n, 1, 4, 4, generator=stream).to(clean) * 2 * self.start
-        sigma = torch.nn.functional.interpolate(coarse, (h, w), mode="bilinear", align_corners=False)[:, 0]
-        return RingSums.of(clean, self.kernel).blurred(self._held(sigma), literal=self.literal).clamp(0, 255).round()
+        sigma = self._held(cells(clean, 8 * max(self.start, 1.0), stream))
+        return RingSums.of(clean, self.kernel).blurred(sigma, literal=self.literal).clamp(0, 255).round()
+
+    def moved(self, maps: Mapping[str, Tensor]) -> bool:
+        return float((maps["sigma"] - self.start).abs().mean()) > MOVED * self.start
 
     def details(self, maps: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"mean sigma": [round(float(s), 4) for s in maps["sigma"].double().mean((1, 2))]}
@@ -142,8 +147,16 @@ class AdversarialBlur(ImageAttack):
         """σ to what is stepped, or back: 1/σ is its own inverse."""
         if self.of == "sigma":
             return sigma.clone()
-        low, high = self.limits
-        return 1 / sigma.clamp(max(low, 0.01), max(high, 0.01))
+        # not by the limits of σ: they hold for σ alone, and after the step
+        return 1 / sigma.clamp(*_INVERTIBLE)
+
+
+def cells(clean: Tensor, strong: float, stream: torch.Generator) -> Tensor:
+    """(N, H, W) px: in squares of 2, 4, … or 32 px, each either ``strong`` or 0 at random."""
+    n, _, h, w = clean.shape
+    side = 2 ** int(torch.randint(1, 6, (1,), generator=stream))
+    on = (torch.rand(n, math.ceil(h / side), math.ceil(w / side), generator=stream) < 0.5).to(clean)
+    return strong * on.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, :h, :w]
 
 
 def normalisation(*, literal: bool) -> dict[str, Any]:

@@ -35,13 +35,14 @@ class BlurRules:
     """Nothing but blurred: each image is blurred again by the recorded ``sigma``, and must agree within rounding.
 
     Attributes:
-        kernel: k px. limits: smallest and largest σ, px. mean: largest mean σ of an image, px, if it is bounded.
+        kernel: k px. limits: smallest and largest σ, px. mean: largest mean σ of an image, px, if it is bounded;
+            a tuple has one for each image.
         epsilon: L∞ in [0, 1] of what may be added to the blurred image. literal: eq. 4 with its own constant.
     """
 
     kernel: int
     limits: tuple[float, float] = (0.0, np.inf)
-    mean: float | None = None
+    mean: float | tuple[float, ...] | None = None
     epsilon: float = 0.0
     literal: bool = False
 
@@ -52,14 +53,18 @@ class BlurRules:
             return [f"images {images.dtype} of shape {tuple(images.shape)}, uint8 {tuple(clean.shape)} are allowed"]
         if sigma is None or sigma.shape != (len(clean), *clean.shape[2:]):
             return ["no map sigma (N, H, W) was recorded"]
+        means = self.mean if isinstance(self.mean, tuple) else (self.mean,) * len(clean)
+        if len(means) != len(clean):
+            return [f"{len(clean)} images, there are bounds for {len(means)}"]
         broken = []
         low, high = self.limits
         for i, (a, b, s) in enumerate(zip(clean.numpy(), images.numpy(), sigma.double().numpy(), strict=True)):
             if not np.isfinite(s).all() or s.min() < low - 1e-5 or s.max() > high * (1 + 1e-5):
                 broken.append(f"image {i}: σ from {s.min():.6g} to {s.max():.6g} px, {low:g} to {high:g} is allowed")
                 continue
-            if self.mean is not None and s.mean() > self.mean * (1 + 1e-4):
-                broken.append(f"image {i}: a mean σ of {s.mean():.6g} px, at most {self.mean:g} is allowed")
+            most = means[i]
+            if most is not None and s.mean() > most * (1 + 1e-4):
+                broken.append(f"image {i}: a mean σ of {s.mean():.6g} px, at most {most:g} is allowed")
             again = blurred_again(a, s, self.kernel, literal=self.literal)
             away = float(np.abs(again - b).max(initial=0))
             if away > ROUNDING + 255 * self.epsilon:
@@ -68,7 +73,11 @@ class BlurRules:
         return broken
 
     def describe(self) -> str:
-        mean = "" if self.mean is None else f", on average at most {self.mean:g} px"
+        mean = ""
+        if isinstance(self.mean, float | int):
+            mean = f", on average at most {self.mean:g} px"
+        elif self.mean is not None:
+            mean = f", on average at most what each image is given, {max(self.mean, default=0.0):g} px or less"
         more = (
             f"; after that no value changes by more than {255 * self.epsilon:g} of 255 levels" if self.epsilon else ""
         )

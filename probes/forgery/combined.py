@@ -62,14 +62,15 @@ class CombinedAttack:
         seed: int,
         progress: Progress | None = None,
     ) -> Adversarial:
-        """One after the other; the diagnostics are those of the additive part, which has the last word."""
+        """One after the other; the diagnostics of both, those of the first half by the name of blur."""
         halves = [None if progress is None else _half(progress, i) for i in (0, 1)]
         about = {"execution": execution, "budget": budget, "seed": seed}
         first = self.blur.craft(models, attacked, **about, progress=halves[0])  # type: ignore[arg-type]
         blurred = replace(attacked, images=first.images)
         second = self.additive.craft(models, blurred, **about, progress=halves[1])  # type: ignore[arg-type]
         history = {f"{k}, blur": v for k, v in first.history.items()} | second.history
-        return Adversarial(second.images, {**first.maps, **second.maps}, second.diagnostics, history,
+        health = [d.model_copy(update={"name": f"{d.name}, blur"}) for d in first.diagnostics] + second.diagnostics
+        return Adversarial(second.images, {**first.maps, **second.maps}, health, history,
                            {**first.details, **second.details})  # fmt: skip
 
 

@@ -53,8 +53,9 @@ class _Encoder:
         return rule
 
 
-_X264 = "threads=1:lookahead-threads=1:cpu-independent=1"
-_X265 = "pools=none:frame-threads=1:wpp=0:log-level=none"
+# chroma is taken from the centre of its four pixels; unsaid, a decoder places it half a pixel to the left
+_X264 = "threads=1:lookahead-threads=1:cpu-independent=1:chromaloc=1"
+_X265 = "pools=none:frame-threads=1:wpp=0:log-level=none:chromaloc=1"
 _ENCODERS: dict[str, _Encoder] = {
     "h264": _Encoder(
         "libx264", "H.264", 51,
@@ -128,10 +129,10 @@ class Encode:
         return f"{_ENCODERS[self.codec].title} {scale} {self.quantiser}" + " 4:4:4" * (self.chroma == "4:4:4")
 
     def spec(self) -> dict[str, Any]:
-        """Codec, quantiser, chroma, library and all that the encoder is told, its preset among it."""
+        """Codec, quantiser, chroma, library and all that the encoder is told, its preset among it, and the build."""
         encoder = _ENCODERS[self.codec]
         told = encoder.told(self.quantiser, 3, adaptive=self.adaptive)
-        return {"shift": "encode", **asdict(self), "library": encoder.library, "options": told}
+        return {"shift": "encode", **asdict(self), "library": encoder.library, "options": told, "build": build()}
 
     def apply(self, frames: Sequence[Frame], *, fps: float, seed: int) -> list[Frame]:
         """As many frames of the same sizes; the seed changes nothing.
@@ -251,6 +252,15 @@ def available_codecs() -> tuple[Codec, ...]:
     built = pyav().codecs_available
     codecs: tuple[Codec, ...] = ("h264", "h265", "vp9", "av1")
     return tuple(c for c in codecs if _ENCODERS[c].library in built)
+
+
+def build() -> dict[str, Any] | None:
+    """Versions of PyAV and of the libraries of FFmpeg in it, as others may give other bytes; none if not there."""
+    try:
+        av = pyav()
+    except DataError:
+        return None
+    return {"PyAV": av.__version__, **{name: list(version) for name, version in av.library_versions.items()}}
 
 
 def padded(height: int, width: int) -> tuple[int, int]:

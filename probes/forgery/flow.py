@@ -18,6 +18,8 @@ from probes.forgery.image_rules import FlowRules
 
 SMOOTH = 1e-6
 """Under the root of the flow loss, px²: its gradient stays finite where neighbours move alike."""
+MOVED = 0.05
+"""Px of flow on the mean: less is no attack that a model could withstand."""
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
@@ -73,6 +75,7 @@ class SpatialFlow(ImageAttack):
     kappa: float = 0.2
 
     refs: ClassVar[tuple[str, ...]] = ("003 §III-A", "NISTAML.022", "AML.T0043.000")
+    excusable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         ok = self.tau >= 0 and self.limit > 0 and self.rate > 0 and self.kappa >= 0
@@ -125,6 +128,9 @@ class SpatialFlow(ImageAttack):
     def details(self, maps: Mapping[str, Tensor]) -> dict[str, Any]:
         length = maps["flow"].norm(dim=1)
         return {"mean flow, px": float(length.mean()), "largest flow, px": float(length.max())}
+
+    def moved(self, maps: Mapping[str, Tensor]) -> bool:
+        return float(maps["flow"].norm(dim=1).mean()) > MOVED
 
     def _units(self, run: Run) -> Tensor:
         """(K, n) |m₀| of the clean images."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -14,9 +14,8 @@ from torch import Tensor
 from audit.labelled import ImageRules
 from probes.forgery.additive import boxed, whole_levels
 from probes.forgery.image_attack import ImageAttack, Run, require
-from probes.forgery.image_rules import FrequencyRules
+from probes.forgery.image_rules import FrequencyRules, Mask
 
-Mask = Literal["learned", "salient", "all", "low", "high"]
 _ROUNDS = 4
 """Of projecting on the mask's frequencies and into the box by turns; what is left over is scaled away."""
 
@@ -69,7 +68,7 @@ class Transform:
     def order(self) -> Tensor:
         """(bh, bw) int64, the rank of each frequency from low to high: by (u/bh)² + (v/bw)², ties by row."""
         bh, bw = self.shape
-        u, v = torch.arange(bh, dtype=torch.float64) / bh, torch.arange(bw, dtype=torch.float64) / bw
+        u, v = torch.arange(bh) * bw, torch.arange(bw) * bh  # whole numbers, so that ties are ties
         return (u[:, None].square() + v.square()).flatten().argsort(stable=True).argsort().view(bh, bw)
 
 
@@ -112,9 +111,13 @@ class FrequencyAttack(ImageAttack):
     def __post_init__(self) -> None:
         where = "frequency attack"
         require(where, ok=self.mask in get_args(Mask), expected=" or ".join(get_args(Mask)), got=self.mask)
-        ok = 0 < self.epsilon <= 1 and 0 < self.share <= 1 and (self.alpha is None or self.alpha > 0)
+        ok = (
+            whole_levels(self.epsilon) >= 1 >= self.epsilon
+            and 0 < self.share <= 1
+            and (self.alpha is None or self.alpha > 0)
+        )
         got = (self.epsilon, self.share, self.alpha)
-        require(where, ok=ok, expected="0 < ε <= 1, 0 < share <= 1 and α > 0", got=got)
+        require(where, ok=ok, expected="1/255 <= ε <= 1, 0 < share <= 1 and α > 0", got=got)
         require(where, ok=self.steps is None or self.steps >= 1, expected="at least one step", got=self.steps)
 
     @property
@@ -128,7 +131,7 @@ class FrequencyAttack(ImageAttack):
         }  # fmt: skip
 
     def rules(self) -> ImageRules:
-        return FrequencyRules(self.epsilon, self.block)
+        return FrequencyRules(self.epsilon, self.block, self.share, self.mask)
 
     def run(self, run: Run, seed: int) -> None:
         del seed
@@ -141,7 +144,8 @@ class FrequencyAttack(ImageAttack):
         for step in range(run.steps + 1):
             rounded = boxed((run.clean + change).round(), run.clean, self.epsilon)
             at = rounded.requires_grad_(step < run.steps)
-            seen = run.look(at, {"mask": mask})
+            # the first look is at the clean image: where it stays the best, nothing was changed
+            seen = run.look(at, {"mask": mask if step else torch.zeros_like(mask)})
             if step == run.steps:
                 break
             (pull,) = run.pull(seen.loss, at)
@@ -176,8 +180,8 @@ class FrequencyAttack(ImageAttack):
     def details(self, maps: Mapping[str, Tensor]) -> dict[str, Any]:
         mean = maps["mask"].mean(0)
         order = Transform(_size(mean), None).order()
-        low = (order < order.numel() / 2).to(mean)
-        return {"share of the mask in the lower half of the frequencies": float((mean * low).sum() / mean.sum())}
+        low, all = (mean * (order < order.numel() / 2).to(mean)).sum(), mean.sum()
+        return {"share of the mask in the lower half of the frequencies": float(low / all) if all > 0 else None}
 
     def _transform(self, clean: Tensor) -> Transform:
         return Transform(_size(clean), self.block)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from audit.labelled import ImageRules
-from probes.forgery.additive import boxed, squares
+from probes.forgery.additive import boxed, squares, whole_levels
 from probes.forgery.frequency import Transform, scaled, top
 from probes.forgery.image_attack import ImageAttack, Run, require
 from probes.forgery.image_rules import PixelBound
@@ -41,9 +41,10 @@ class HybridAttack(ImageAttack):
     refs: ClassVar[tuple[str, ...]] = ("2203.15674", "NISTAML.022", "AML.T0043.000")
 
     def __post_init__(self) -> None:
-        ok = 0 < self.epsilon <= 1 and 0 < self.share <= 1 and self.beta >= 0 and (self.alpha is None or self.alpha > 0)
+        ok = whole_levels(self.epsilon) >= 1 >= self.epsilon and 0 < self.share <= 1
+        ok = ok and self.beta >= 0 and (self.alpha is None or self.alpha > 0)
         got = (self.epsilon, self.share, self.beta, self.alpha)
-        require("hybrid attack", ok=ok, expected="0 < ε <= 1, 0 < share <= 1, β >= 0 and α > 0", got=got)
+        require("hybrid attack", ok=ok, expected="1/255 <= ε <= 1, 0 < share <= 1, β >= 0 and α > 0", got=got)
         require(
             "hybrid attack", ok=self.steps is None or self.steps >= 2, expected="two gradients or more", got=self.steps
         )

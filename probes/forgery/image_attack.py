@@ -147,6 +147,8 @@ class ImageAttack(ABC):
     threat: ClassVar[str] = "Knows the model, or others like it, and changes each image before it is judged."
     refs: ClassVar[tuple[str, ...]] = ()
     access: ClassVar[Access] = "white-box"
+    excusable: ClassVar[bool] = False
+    """Whether some models rightly do not feel it at all: see ``soundness``. Never where every pixel may change."""
 
     @property
     @abstractmethod
@@ -178,6 +180,11 @@ class ImageAttack(ABC):
         """Facts about the result for the record, as JSON."""
         del maps
         return {}
+
+    def moved(self, maps: Mapping[str, Tensor]) -> bool:
+        """Whether the attack went anywhere from where it starts, without which it has no excuse either."""
+        del maps
+        return True
 
     @property
     def objective(self) -> Objective:
@@ -231,6 +238,7 @@ class ImageAttack(ABC):
         found = soundness.examine(
             models, attacked, images, Course.joined(courses),
             execution=execution, seed=seed, guess=self.guess, queries=min(budget.queries, soundness.QUERIES),
+            excusable=self.excusable and self.moved(joined),
         )  # fmt: skip
         mean = (torch.stack(losses).sum(0) / n).tolist()
         return Adversarial(images, joined, found, {"loss": mean}, {"steps": steps, **self.details(joined)})

@@ -15,6 +15,7 @@ from torch import Tensor
 from audit.labelled import Adversarial
 
 Levels = NDArray[np.float64]
+Mask = Literal["learned", "salient", "all", "low", "high"]
 _ROUND = 1e-6
 WARP = 0.05
 """Levels by which two ways of sampling may differ: positions are float32 in one of them."""
@@ -108,10 +109,14 @@ class FrequencyRules:
 
     Attributes:
         epsilon: L∞ in [0, 1]. block: px of the cosine transform's blocks; ``None`` for the whole image.
+        share: of the frequencies that the mask of a changed image may have, at least one. kind: of mask, see
+            ``FrequencyAttack``: ``low`` and ``high`` fix it, ``all`` allows any, the others fix its size alone.
     """
 
     epsilon: float
     block: int | None = 8
+    share: float = 1.0
+    kind: Mask = "all"
 
     def violations(self, clean: Tensor, changed: Adversarial) -> list[str]:
         """One sentence per broken rule and image."""
@@ -127,6 +132,8 @@ class FrequencyRules:
             rows, columns = h // bh * bh, w // bw * bw
             if np.abs(change[:, rows:]).any() or np.abs(change[:, :, columns:]).any():
                 broken.append(f"image {i}: changed beyond the last whole block")
+            if change.any() and not self._allows(allowed):
+                broken.append(f"image {i}: a mask of {allowed.sum()} frequencies, allowed are {self._masks()}")
             blocks = change[:, :rows, :columns].reshape(3, rows // bh, bh, columns // bw, bw).transpose(0, 1, 3, 2, 4)
             outside = dctn(blocks, axes=(3, 4), norm="ortho") * ~allowed
             worst = float(np.sqrt(np.square(outside).sum((3, 4)).max(initial=0) / (bh * bw)))
@@ -136,4 +143,22 @@ class FrequencyRules:
 
     def describe(self) -> str:
         where = "the image's" if self.block is None else f"the {self.block} × {self.block} blocks'"
-        return f"{PixelBound(self.epsilon).describe()}, and of {where} frequencies only those of the mask change"
+        which = "any" if self.kind == "all" else f"only {self._masks()}"
+        return f"{PixelBound(self.epsilon).describe()}, and of {where} frequencies {which} may change"
+
+    def _masks(self) -> str:
+        size = f"{100 * self.share:g} % of them"
+        return {"all": "all", "low": f"the lowest {size}", "high": f"the highest {size}"}.get(self.kind, size)
+
+    def _allows(self, mask: NDArray[np.bool_]) -> bool:
+        if self.kind == "all":
+            return True
+        count = max(1, round(self.share * mask.size))
+        if self.kind not in ("low", "high"):
+            return int(mask.sum()) <= count
+        bh, bw = mask.shape
+        u, v = np.mgrid[:bh, :bw]
+        order = np.lexsort((np.arange(mask.size), ((u * bw) ** 2 + (v * bh) ** 2).ravel()))
+        fixed = np.zeros(mask.size, dtype=bool)
+        fixed[order[:count] if self.kind == "low" else order[mask.size - count :]] = True
+        return bool((mask.ravel() == fixed).all())

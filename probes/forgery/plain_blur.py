@@ -106,7 +106,7 @@ class MatchedBlur:
         }  # fmt: skip
 
     def rules(self) -> ImageRules:
-        return BlurRules(self.kernel, (0.0, max(self.means, default=0.0)), literal=self.literal)
+        return BlurRules(self.kernel, (0.0, max(self.means, default=0.0)), self.means, literal=self.literal)
 
     def craft(
         self,

@@ -16,7 +16,7 @@ from audit.errors import AuditError
 from audit.execution import Execution
 from audit.image_model import ImageModel
 from audit.labelled import Adversarial, ImageRules, Labelled
-from probes.forgery.adversarial_blur import normalisation
+from probes.forgery.adversarial_blur import MOVED, bounded, cells, normalisation
 from probes.forgery.blur_field import RingSums, taps
 from probes.forgery.blur_rules import BlurRules
 from probes.forgery.ensemble import Ensemble
@@ -208,6 +208,8 @@ class Generated(ImageAttack):
     nets: Mapping[int, Generator]
     losses: tuple[float, ...] = ()
 
+    excusable: ClassVar[bool] = True
+
     @property
     def name(self) -> str:
         return self.plan.name
@@ -243,6 +245,16 @@ class Generated(ImageAttack):
             inverse = self.field(run.clean, run.labels)
             made = RingSums.of(run.clean, self.plan.kernel).blurred(inverse, "inverse", literal=self.plan.literal)
             run.look(made, {"sigma": 1 / inverse})
+
+    def guess(self, clean: Tensor, best: Tensor, stream: torch.Generator) -> Tensor:
+        """As that of ``AdversarialBlur``, inside the generator's bounds."""
+        del best
+        p = self.plan
+        sigma = bounded(cells(clean, 8 * max(p.start, 1.0), stream), p.mean, (0.0, p.start * p.ratio))
+        return RingSums.of(clean, p.kernel).blurred(sigma, literal=p.literal).clamp(0, 255).round()
+
+    def moved(self, maps: Mapping[str, Tensor]) -> bool:
+        return float((maps["sigma"] - self.plan.start).abs().mean()) > MOVED * self.plan.start
 
     def details(self, maps: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"mean sigma": [round(float(s), 4) for s in maps["sigma"].double().mean((1, 2))]}

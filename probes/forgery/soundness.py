@@ -64,13 +64,13 @@ class Course:
         gradient = diagnostics.gradient_zero_images(int(dead.sum()), max(1, int(asked.sum())))
         mean = self.heights.double().mean(1).tolist()
         return [
-            _said(
+            said(
                 gradient,
                 f"Of {int(asked.sum())} images rightly judged at first, {int(dead.sum())} held out with a gradient "
                 "that was zero or not finite in more than 5 % of the steps; a model that hides its gradients says "
                 "nothing by holding out.",
             ),
-            _said(
+            said(
                 diagnostics.loss_fell(mean[0], mean[-1]),
                 "The share of the way to a wrong decision that the attack went, over all images; below the limit it "
                 "has not begun to work (a robust model gives way a little too).",
@@ -130,6 +130,7 @@ def examine(
     seed: int,
     guess: Guess | None = None,
     queries: int = QUERIES,
+    excusable: bool = False,
 ) -> list[Diagnostic]:
     """All diagnostics of an attack with gradients.
 
@@ -138,6 +139,7 @@ def examine(
         guess: images for an attack without gradients under the same rules; not run if not given, or if it gives none,
             or against several models, where a search on all says nothing of one.
         queries: of that attack, at most.
+        excusable: the attack cannot do everything, and did change the images as far as it can: see ``_excused``.
     """
     ensemble = Ensemble.of(models, execution)
     sample = Sample.of(ensemble, attacked, changed, course)
@@ -151,14 +153,15 @@ def examine(
     ]
     if guess is not None and queries > 0 and len(models) == 1:
         found += _without_gradients(sample, guess, queries, seed)
-    return _excused(found)
+    return _excused(found) if excusable else found
 
 
 def _excused(found: list[Diagnostic]) -> list[Diagnostic]:
     """A fall that is too small is the model's own strength where all else is sound.
 
     That is, where the gradient foretells what happens and leads to success without the rules, and a search without it,
-    under the rules, gets no further: blur changes nothing for a model that looks at what is coarse.
+    under the rules, gets no further: blur changes nothing for a model that looks at what is coarse. Only for attacks
+    that some models do not feel at all; one that may change every pixel has no such excuse.
     """
     searched = any(d.name == "attack without gradients beats white-box" for d in found)
     if not searched or [d.name for d in found if d.raised] != ["loss fell"]:
@@ -217,7 +220,7 @@ def _unbounded(sample: Sample, seed: int) -> Diagnostic:
             size = 255 * (0.1 - 0.09 * step / STEPS)
             levels = (levels - size * pull.nan_to_num(0, 0, 0).sign()).clamp(0, 255)
     held = float((lowest > 0).float().mean())
-    return _said(
+    return said(
         diagnostics.unbounded_succeeds(held),
         f"The share of {len(lowest)} images still rightly judged where every pixel may take any value; above the limit "
         "the attack is broken, or the model does not look at the image.",
@@ -241,7 +244,7 @@ def _without_gradients(sample: Sample, guess: Guess, queries: int, seed: int) ->
     others = {"the first guess": cast("float", first), "random search": float(lowest.mean()), "the clean image": start}
     found = diagnostics.query_wins(float(sample.height(sample.changed).mean()), others)
     return [
-        _said(
+        said(
             found,
             f"By what share of the way {queries} guesses without gradients, under the same rules, led further than the "
             "attack; above the limit the gradients were of no use.",
@@ -249,6 +252,6 @@ def _without_gradients(sample: Sample, guess: Guess, queries: int, seed: int) ->
     ]
 
 
-def _said(diagnostic: Diagnostic, meaning: str, name: str | None = None) -> Diagnostic:
+def said(diagnostic: Diagnostic, meaning: str, name: str | None = None) -> Diagnostic:
     """The same number under the same limit, in the words of images."""
     return diagnostic.model_copy(update={"meaning": meaning, "name": name or diagnostic.name})
