@@ -58,7 +58,7 @@ class DataTable(_Table):
     area: Annotated[float, Field(gt=0, le=1)] = 0.1
     clip_frames: Annotated[int, Field(ge=1)] = 270
     margin: Annotated[float, Field(ge=1, le=4)] = 1.3
-    epsilon: Annotated[float, Field(gt=0, le=255)] = 8.0
+    epsilon: Annotated[float, Field(ge=1, le=255)] = 8.0
     novel: list[Text] = []
 
 

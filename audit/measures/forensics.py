@@ -24,6 +24,7 @@ from audit.measures.forgery_cells import (
     worst,
 )
 from audit.measures.intervals import Estimate, Resampling
+from audit.measures.rates import extreme, stricter
 from audit.measures.roc import roc_figure
 from audit.measures.scored import UNITS, Scored
 from audit.record import Condition, Curve, Series, digest
@@ -180,7 +181,9 @@ class ForensicMeasure:
             self.trial.undecided = "Not measured: no real video could be scored."
         else:
             name = max(known, key=lambda n: (known[n].value or 0.0, n))
-            self.trial.judge(known[name].measure("real videos called fake, worst quality", higher_is_better=False))
+            again = {n: self._alarm(model, shifts[n], stricter(self.resampling, len(known))) for n in known}
+            e = extreme(known, again, highest=True)
+            self.trial.judge(e.measure("real videos called fake, worst quality", higher_is_better=False))
             self.trial.details["worst cell"] = name
             if len({c.group for c in self.data.clips.clips if not c.fake and c.id not in self.data.left_out}) < FEW:
                 self.trial.undecided = "The real videos are of one source: they say nothing of others."
@@ -305,6 +308,11 @@ class ForensicMeasure:
                         unit=unit, what=what, in_domain=marks,
                     )
                 )  # fmt: skip
+
+    def _alarm(self, model: ImageModel, shift: Shift | None, resampling: Resampling) -> Estimate:
+        real = self.data.clips.where(lambda c: not c.fake)
+        scored = self.data.scored(model, real, shift, self.session.options.seed)
+        return false_alarms(scored, model.threshold, resampling)
 
     def _alarms(self, model: ImageModel, shifts: Mapping[str, Shift | None]) -> dict[str, Any]:
         real = self.data.clips.where(lambda c: not c.fake)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from audit.measures.intervals import Estimate, Resampling
-from audit.measures.rates import Bools, mean_of_rates, numbered, rate
+from audit.measures.rates import Bools, extreme, mean_of_rates, numbered, rate
 from audit.measures.roc import auc, equal_error
 from audit.measures.scored import Scored, Unit
 from audit.record import Condition, Grid
@@ -70,22 +70,9 @@ def presentation(scored: Scored, threshold: float, resampling: Resampling, unit:
 
 
 def highest(rates: Mapping[str, Estimate], adjusted: Mapping[str, Estimate]) -> Estimate:
-    """The highest of S rates, with an interval for the highest of the true ones.
-
-    The highest true one is at most the highest of the upper ends wherever its own interval holds. That it is at least
-    something is a claim on the best of S tries: the lower end is the highest of the lower ends in ``adjusted``, the
-    same rates at level 1 − (1 − level) / S (Bonferroni).
-    """
-    known = {n: e for n in sorted(rates) if (e := rates[n]).value is not None}
-    if not known:
-        level = next((e.level for e in rates.values()), 0.95)
-        return Estimate(None, None, 0, None, None, level, "none of them has a value")
-    found = known[max(known, key=lambda n: known[n].value or 0.0)]
-    value = found.value or 0.0
-    low = max(e.low for n in known if (e := adjusted[n]).low is not None and e.low is not None)
-    high = max(e.high for e in known.values() if e.high is not None)
-    method = found.method if len(known) == 1 else f"highest of {len(known)}, Bonferroni; {found.method}"
-    return Estimate(value, found.k, found.n, min(low, value), max(high, value), found.level, method)
+    """The highest of S rates, see :func:`audit.measures.rates.extreme`; nothing where no attack was presented."""
+    found = extreme(rates, adjusted, highest=True)
+    return found if found.n else replace(found, method="no attack was presented")
 
 
 def leave_one_out(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,3 +80,42 @@ def _counts(hits: Bools, cluster: Ints, width: int) -> tuple[Floats, Floats]:
         raise ValueError(f"expected (N,) hits and clusters, got {hits.shape} and {cluster.shape}")
     k, n = np.bincount(cluster[hits], minlength=width), np.bincount(cluster, minlength=width)
     return k.astype(np.float64), n.astype(np.float64)
+
+
+def extreme(rates: Mapping[str, Estimate], adjusted: Mapping[str, Estimate], *, highest: bool) -> Estimate:
+    """The highest (or lowest) of S rates, with an interval for the highest (lowest) of the true ones.
+
+    The highest true one is at most the highest of the upper ends wherever its own interval holds. That it is at least
+    something is a claim on the best of S tries: the lower end is the highest of the lower ends in ``adjusted``, the
+    same rates at level 1 − (1 − level) / S (Bonferroni). For the lowest, the other way round. A rate without an
+    interval may be anything: the end on its side is then 1 (or 0).
+    """
+    known = {n: e for n in sorted(rates) if (e := rates[n]).value is not None}
+    if not known:
+        level = next((e.level for e in rates.values()), 0.95)
+        return Estimate(None, None, 0, None, None, level, "nothing was counted")
+    best = max if highest else min
+    name = best(known, key=lambda n: _value(known[n]))
+    found, value = known[name], _value(known[name])
+    claims = [e for n in known if (e := adjusted[n]).low is not None and e.high is not None]
+    if not claims:
+        return found
+    kind = "highest" if highest else "lowest"
+    method = found.method if len(known) == 1 else f"{kind} of {len(known)}, Bonferroni; {found.method}"
+    if highest:
+        low = max(e.low for e in claims if e.low is not None)
+        high = max(1.0 if e.high is None else e.high for e in known.values())
+    else:
+        low = min(0.0 if e.low is None else e.low for e in known.values())
+        high = min(e.high for e in claims if e.high is not None)
+    return Estimate(value, found.k, found.n, min(low, value), max(high, value), found.level, method)
+
+
+def stricter(resampling: Resampling, tries: int) -> Resampling:
+    """The same resampling at level 1 − (1 − level) / tries."""
+    return replace(resampling, level=1 - (1 - resampling.level) / max(tries, 1))
+
+
+def _value(e: Estimate) -> float:
+    assert e.value is not None
+    return e.value
