@@ -15,8 +15,9 @@ from audit.data.class_folders import ClassImages, read_classes
 from audit.errors import DataError
 from audit.image_model import ImageModel
 from audit.labelled import Labelled
-from audit.other_models import other_models
-from audit.record import Data, Precondition, Unreadable
+from audit.other_models import audited_image_model, other_image_models
+from audit.preconditions import why_not_attacked
+from audit.record import Data, Unreadable
 from audit.state import frozen, modules_of
 from audit.tasks import told
 
@@ -68,22 +69,12 @@ class ClassAudit:
     @cached_property
     def model(self) -> ImageModel:
         """The audited classifier."""
-        subject = self.session.subject
-        white = subject.access[self.task] == "white-box"
-        place = self.session.execution.device
-        return ImageModel("the audited model", subject.tasks[self.task], self.task, white, place=place)
+        return audited_image_model(self.session, self.task)
 
     @cached_property
     def surrogates(self) -> dict[str, ImageModel]:
         """Every other classifier that is given, by name; maybe none."""
-        session = self.session
-        found = other_models(
-            session.subject, session.options.surrogates, session.execution.device, self.task,
-            fits=callable, expected="a classifier that can be called on images",
-            mend="return classifiers of the same classes in the same order",
-        )  # fmt: skip
-        place = session.execution.device
-        return {o.name: ImageModel(o.name, o.thing, self.task, o.white_box, o.digest, place) for o in found}
+        return other_image_models(self.session, self.task, "return classifiers of the same classes in the same order")
 
     def surrogate_digests(self) -> dict[str, str]:
         """Name -> digest of every other classifier."""
@@ -106,23 +97,9 @@ class ClassAudit:
 
     def why_not_attacked(self) -> str:
         """Why the classifier is not attacked, as a sentence; empty where its clean accuracy is as it should be."""
-        rules, declared = self.session.profile.preconditions, self.session.subject.declared
-        floors = {"clean accuracy": rules.clean_accuracy_min}
-        if "accuracy" in declared:
-            floors["clean accuracy, declared"] = declared["accuracy"] - rules.declared_tolerance
-        reasons = []
-        for name, floor in floors.items():
-            value = self.accuracy
-            ok = value is not None and value >= floor
-            said = f"clean accuracy is {'unknown' if value is None else f'{value:.3f}'}, expected at least {floor:.3f}"
-            self.session.fact(
-                Precondition(name=name, ok=ok, value=value, expected=f"at least {floor:.3f}", meaning=said)
-            )
-            reasons += [] if ok else [said]
-        if not reasons:
-            return ""
-        why = "; ".join(reasons)
-        return f"Not attacked: {why}. Check the order of the classes and pre-processing in the model file."
+        least = self.session.profile.preconditions.clean_accuracy_min
+        look = "Check the order of the classes and pre-processing in the model file."
+        return why_not_attacked(self.session, "accuracy", self.accuracy, least, look)
 
     def data_records(self) -> list[Data]:
         """The data as the report tells of it."""

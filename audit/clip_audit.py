@@ -24,7 +24,7 @@ from audit.errors import DataError, ModelError
 from audit.image_model import ImageModel
 from audit.labelled import Labelled
 from audit.measures.scored import Scored
-from audit.other_models import other_models
+from audit.other_models import audited_image_model, other_image_models
 from audit.record import Data, Diagnostic, Unreadable, digest
 from audit.shifts import Frame, Shift
 from audit.state import frozen, modules_of, state_digest
@@ -110,22 +110,12 @@ class ClipAudit:
     @cached_property
     def model(self) -> ImageModel:
         """The audited model."""
-        subject = self.session.subject
-        white = subject.access[self.task] == "white-box"
-        place = self.session.execution.device
-        return ImageModel("the audited model", subject.tasks[self.task], self.task, white, place=place)
+        return audited_image_model(self.session, self.task)
 
     @cached_property
     def surrogates(self) -> dict[str, ImageModel]:
         """Every other model of the task that is given, by name; maybe none."""
-        session = self.session
-        found = other_models(
-            session.subject, session.options.surrogates, session.execution.device, self.task,
-            fits=callable, expected=f"a {self.task} model that can be called on images",
-            mend="return models of the audited model's task",
-        )  # fmt: skip
-        place = session.execution.device
-        return {o.name: ImageModel(o.name, o.thing, self.task, o.white_box, o.digest, place) for o in found}
+        return other_image_models(self.session, self.task, "return models of the audited model's task")
 
     def surrogate_digests(self) -> dict[str, str]:
         """Name -> digest of every other model."""

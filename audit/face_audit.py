@@ -24,6 +24,7 @@ from audit.landmarks import LandmarkCache
 from audit.measures.intervals import Resampling
 from audit.measures.pairwise import people_of
 from audit.measures.verification import ScoredPairs, accuracy, cut_at, impostor_pairs
+from audit.preconditions import why_not_attacked
 from audit.record import Data, Precondition, Unreadable, digest
 from audit.state import frozen, modules_of, state_digest
 
@@ -237,23 +238,12 @@ class FaceAudit:
 
     def why_not_attacked(self) -> str:
         """Why this recognizer is not attacked, as a sentence; empty where its clean performance is as it should be."""
-        rules, declared = self.session.profile.preconditions, self.session.subject.declared
-        value = self.accuracy(self.comparison)
-        floors = {"clean accuracy": rules.clean_accuracy_min}
-        if "accuracy" in declared:
-            floors["clean accuracy, declared"] = declared["accuracy"] - rules.declared_tolerance
-        reasons = []
-        for name, floor in floors.items():
-            ok = value is not None and value >= floor
-            said = f"clean accuracy is {'unknown' if value is None else f'{value:.3f}'}, expected at least {floor:.3f}"
-            expected = f"at least {floor:.3f}"
-            self.session.fact(Precondition(name=name, ok=ok, value=value, expected=expected, meaning=said))
-            reasons += [] if ok else [said]
-        if not reasons:
-            return ""
-        return (
-            f"Not attacked: {'; '.join(reasons)}. Check pre-processing, template, metric and threshold in the "
-            "model file, and the landmarks of the data."
+        return why_not_attacked(
+            self.session,
+            "accuracy",
+            self.accuracy(self.comparison),
+            self.session.profile.preconditions.clean_accuracy_min,
+            "Check pre-processing, template, metric and threshold in the model file, and the landmarks of the data.",
         )
 
     def under_attack(self, goal: Goal) -> Tensor:

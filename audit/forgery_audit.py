@@ -15,7 +15,7 @@ from audit.labelled import Labelled
 from audit.measures.confounders import Confounders, compressions, confounders
 from audit.measures.intervals import Resampling
 from audit.measures.roc import auc
-from audit.record import Precondition
+from audit.preconditions import why_not_attacked
 
 Side = Literal["fake", "real"]
 
@@ -123,23 +123,6 @@ class ForgeryAudit(ClipAudit):
 
     def why_not_attacked(self) -> str:
         """Why the detector is not attacked, as a sentence; empty where its clean performance is as it should be."""
-        rules, declared = self.session.profile.preconditions, self.session.subject.declared
-        floors = {"clean AUC": rules.clean_auc_min}
-        if "auc" in declared:
-            floors["clean AUC, declared"] = declared["auc"] - rules.declared_tolerance
-        reasons = []
-        for name, floor in floors.items():
-            value = self.clean_auc
-            ok = value is not None and value >= floor
-            shown = "unknown" if value is None else f"{value:.3f}"
-            said = f"clean AUC per frame is {shown}, expected at least {floor:.3f}"
-            self.session.fact(
-                Precondition(name=name, ok=ok, value=value, expected=f"at least {floor:.3f}", meaning=said)
-            )
-            reasons += [] if ok else [said]
-        if not reasons:
-            return ""
-        return (
-            f"Not attacked: {'; '.join(reasons)}. Check labels, cropping, pre-processing and the direction of the "
-            "logit in the model file."
-        )
+        least = self.session.profile.preconditions.clean_auc_min
+        look = "Check labels, cropping, pre-processing and the direction of the logit in the model file."
+        return why_not_attacked(self.session, "auc", self.clean_auc, least, look, words="AUC per frame")

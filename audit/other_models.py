@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from audit.errors import ModelError
+from audit.image_model import ImageModel
 from audit.record import digest
 from audit.state import frozen, modules_of, state_digest
 from audit.tasks import access_of, conforms, tiny_input, told
 
 if TYPE_CHECKING:
+    from audit.session import AuditSession
     from audit.subject import Subject
 
 
@@ -83,6 +85,27 @@ def other_models(
             )
         add(other.name, other.tasks[task], other)
     return list(found.values())
+
+
+def audited_image_model(session: AuditSession, task: str) -> ImageModel:
+    """The audited model of a task, as probes and measures ask it."""
+    subject = session.subject
+    white = subject.access[task] == "white-box"
+    return ImageModel("the audited model", subject.tasks[task], task, white, place=session.execution.device)
+
+
+def other_image_models(session: AuditSession, task: str, mend: str) -> dict[str, ImageModel]:
+    """Every other model of a task that is given, by name; maybe none.
+
+    Raises:
+        ModelError: one breaks its contract, is of another task, or has the name of another; ``mend`` says what to do.
+    """
+    device = session.execution.device
+    found = other_models(
+        session.subject, session.options.surrogates, device, task,
+        fits=callable, expected=f"a {task} model that can be called on images", mend=mend,
+    )  # fmt: skip
+    return {o.name: ImageModel(o.name, o.thing, task, o.white_box, o.digest, device) for o in found}
 
 
 ATTRIBUTES = ("face_size", "input_size", "threshold", "metric", "template", "clip_frames", "trained_on", "classes")
