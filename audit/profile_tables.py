@@ -39,6 +39,7 @@ class DataTable(_Table):
         margin: side of the square that is cut out around a face, over the longer side of its box.
         epsilon: largest change of a pixel by an additive attack, levels of 255.
         novel: manipulation methods that an attributor has to call new; where the data say so themselves, nothing.
+        subjective: what experts gave an attributor, for the competition's total; left out where not given.
     """
 
     kind: Literal["scenes", "faces", "forgeries", "attribution", "liveness", "images"] = "scenes"
@@ -60,6 +61,7 @@ class DataTable(_Table):
     margin: Annotated[float, Field(ge=1, le=4)] = 1.3
     epsilon: Annotated[float, Field(ge=1, le=255)] = 8.0
     novel: list[Text] = []
+    subjective: Share | None = None
 
 
 class BudgetTable(_Table):

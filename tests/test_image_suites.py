@@ -87,9 +87,14 @@ def test_precision_and_novelty_are_what_a_count_by_hand_gives(attributed):
 
 def test_one_method_hidden_by_the_profile(tmp_path):
     place = planted_forgery.folder(tmp_path / "data", pictures=10)
-    (tmp_path / "own.toml").write_text('extends = "attribution"\nname = "own"\n[data]\nnovel = ["dark"]\n')
+    (tmp_path / "own.toml").write_text(
+        'extends = "attribution"\nname = "own"\n[data]\nnovel = ["dark"]\nsubjective = 1\n'
+    )
     _, rows, output = run(tmp_path, "Fine", "attribution", place, "--audit-profile", str(tmp_path / "own.toml"),
-                          *only("ATT-RETRIEVAL", "ATT-NOVEL/knn"))  # fmt: skip
+                          *only("ATT-RETRIEVAL", "ATT-NOVEL/knn", "ATT-TOTAL"))  # fmt: skip
+    parts = {c["name"]: c["value"] for c in rows["ATT-TOTAL"]["conditions"] if c["group"] == "Parts of the total"}
+    total = 0.6 * parts["precision@5"] + 0.3 * parts["AUC of new methods, fused"] + 0.1
+    assert rows["ATT-TOTAL"]["measure"]["value"] == pytest.approx(total)
     assert rows["ATT-NOVEL/knn"]["details"]["new methods"] == ["dark"], output
     assert rows["ATT-RETRIEVAL"]["details"]["sources on both sides"] == 0
 

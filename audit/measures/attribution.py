@@ -73,18 +73,19 @@ class AttributionMeasure:
         self._told(gallery)
 
     def total(self) -> None:
-        """Judge 0.6 · precision@5 + 0.3 · AUC, the competition's total without what experts would give."""
+        """Judge 0.6 · precision@5 + 0.3 · AUC, and 0.1 · what experts gave where the profile says it."""
         gallery, probes = self.data.features(self.data.sides.gallery), self._probes(None)
         p = self._precision(gallery, probes, "as they are", details=False)
         auc, _ = self._novelty("fused", gallery, probes)
-        found = retrieval.total(p, auc)
+        found = retrieval.total(p, auc, self.session.profile.data.subjective)
         self.trial.conditions += [p.condition("precision@5", "Parts of the total")]
         if found.estimate.value is None:
             self.trial.undecided = f"Not measured: {found.estimate.method}."
             return
         self._few_new(probes, novelty.is_new(probes.methods, gallery.methods))
         self.trial.conditions.append(auc.condition("AUC of new methods, fused", "Parts of the total"))
-        self.trial.judge(found.estimate.measure("0.6 precision@5 + 0.3 AUC", unit="points"))
+        name = "0.6 precision@5 + 0.3 AUC" + (" + 0.1 subjective" if found.complete else "")
+        self.trial.judge(found.estimate.measure(name, unit="points"))
         self.trial.details |= {"subjective part": found.note or "given", "at most": found.most}
         self._told(gallery)
 
