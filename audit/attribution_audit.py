@@ -99,7 +99,7 @@ class AttributionAudit(ClipAudit):
             found = self.labelled(clips, shift, seed)
             t, out = self.model.frames, []
             step = max(32 // t, 1) * t
-            with self.asking(self.model), torch.inference_mode():
+            with self.session.asking(self.model.model), torch.inference_mode():
                 for i in range(0, len(found), step):
                     images = found.images[i : i + step].to(self.model.device).float() / 255
                     out.append(self.model.outputs(images)[::t].float().cpu())

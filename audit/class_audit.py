@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,7 +16,6 @@ from audit.labelled import Labelled
 from audit.other_models import audited_image_model, other_image_models
 from audit.preconditions import why_not_attacked
 from audit.record import Data, Unreadable
-from audit.state import frozen, modules_of
 from audit.tasks import told
 
 if TYPE_CHECKING:
@@ -80,18 +77,12 @@ class ClassAudit:
         """Name -> digest of every other classifier."""
         return {name: s.digest for name, s in self.surrogates.items()}
 
-    @contextmanager
-    def asking(self, model: ImageModel) -> Iterator[None]:
-        """While a model is asked: its weights as they are, at the precision of the run."""
-        with frozen([*self.session.subject.modules, *modules_of(model.model)]), self.session.execution.autocast():
-            yield
-
     @cached_property
     def accuracy(self) -> float | None:
         """Share of the clean images that the classifier decides rightly."""
         if not len(self.images):
             return None
-        with self.asking(self.model):
+        with self.session.asking(self.model.model):
             outputs = torch.from_numpy(self.model.ask(self.images.images))
         return float(np.mean(self.model.right(outputs, self.images.labels).numpy()))
 

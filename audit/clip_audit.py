@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -239,7 +238,7 @@ class ClipAudit:
 
         def build(folder: Path) -> None:
             found = self.labelled(clips, shift, seed, model)
-            with self.asking(model):
+            with self.session.asking(model.model):
                 scores = model.ask(found.images)
             names = {c.id: c.method for c in clips.clips}
             methods = [names[c] for c in found.clips]
@@ -289,13 +288,6 @@ class ClipAudit:
                 "largest share of a method, and above the limit what is left of it may be another population",
             )
         )
-
-    @contextlib.contextmanager
-    def asking(self, model: ImageModel) -> Iterator[None]:
-        """While a model is asked: its weights as they are, at the precision of the run."""
-        modules = [*self.session.subject.modules, *modules_of(model.model)]
-        with frozen(modules), self.session.execution.autocast():
-            yield
 
     def data_records(self) -> list[Data]:
         """The data as the report tells of it."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -150,26 +149,19 @@ class FaceAudit:
         if comparison.embeds:
             return self._everybody(comparison, craft, range(len(craft.faces)))
         one, other = (craft.portraits(craft.pairs[:, side]) for side in (0, 1))
-        with self.asking(comparison):
+        with self.session.asking(comparison.model):
             scores = comparison.ask(one.images, one.landmarks, other.images, other.landmarks)
         return self._scored(scores.double().numpy(), craft, craft.pairs)
 
     def _everybody(self, comparison: Comparison, data: FacePairs, index: Sequence[int]) -> ScoredPairs:
         """Each of these faces with each one of somebody else, decoded and embedded a few at a time."""
         found = []
-        with self.asking(comparison):
+        with self.session.asking(comparison.model):
             for i in range(0, len(index), CHUNK):
                 part = data.portraits(index[i : i + CHUNK])
                 found.append(comparison.embeddings(part.images, part.landmarks))
         names = [data.faces[i].identity or data.faces[i].id for i in index]
         return impostor_pairs(torch.cat(found).double().numpy(), names, comparison.metric)
-
-    @contextmanager
-    def asking(self, comparison: Comparison) -> Iterator[None]:
-        """While a recognizer is asked: its weights as they are, at the precision of the run."""
-        modules = [*self.session.subject.modules, *modules_of(comparison.model)]
-        with frozen(modules), self.session.execution.autocast():
-            yield
 
     def _scored(self, scores: NDArray[np.float64], data: FacePairs, pairs: Tensor) -> ScoredPairs:
         names = [f.identity or f.id for f in data.faces]
@@ -221,7 +213,7 @@ class FaceAudit:
         key = comparison.name
         if key not in self._clean:
             data, found = self.held_out, []
-            with self.asking(comparison):
+            with self.session.asking(comparison.model):
                 for rows in torch.split(data.pairs, CHUNK):
                     a, b = data.portraits(rows[:, 0]), data.portraits(rows[:, 1])
                     found.append(comparison.ask(a.images, a.landmarks, b.images, b.landmarks))

@@ -70,7 +70,7 @@ class LivenessAudit(ClipAudit):
                 found = self._under(clip, shift, seed)
                 for frame in found.frames:
                     image = resized(frame, (frame.shape[0], frame.shape[1]))[None].to(torch.uint8)
-                    with self.asking(model):
+                    with self.session.asking(model.model):
                         scores.append(float(model.ask(image)[0]))
                     rows.append(clip)
                 if self.session_step is not None:

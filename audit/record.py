@@ -91,6 +91,7 @@ class Grid(_Strict):
     """A table of one number over two things: surrogate × target, scale × place, team × model.
 
     ``values[i][j]`` belongs to ``rows[i]`` and ``columns[j]``; ``None`` where nothing was measured.
+    ``higher_is_better`` is ``None`` where neither is (a confusion, likeness).
     ``marks`` names cells by (row, column) index, e.g. the diagonal of a transfer matrix; ``mark_label`` says what for.
     """
 
@@ -101,7 +102,7 @@ class Grid(_Strict):
     columns: list[str]
     values: list[list[float | None]]
     unit: str = "share"
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     marks: list[tuple[int, int]] = Field(default_factory=list)
     mark_label: str = ""
     note: str = ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -33,7 +35,7 @@ from audit.other_models import says
 from audit.profile import Profile
 from audit.profile import load as load_profile
 from audit.record import Data, Diagnostic, Precondition, Unreadable, digest
-from audit.state import frozen
+from audit.state import frozen, modules_of
 from audit.subject import Subject, find_device
 from audit.subject import load as load_subject
 from audit.surrogates import Surrogate, surrogates_of
@@ -158,6 +160,12 @@ class AuditSession:
             if not f.ok and ("gradient" in f.name) is of_gradients and not f.name.startswith("clean ")
             if f.name.startswith(task)
         ]
+
+    @contextmanager
+    def asking(self, *things: object) -> Iterator[None]:
+        """While models are asked: their weights as they are, at the precision of the run."""
+        with frozen([*self.subject.modules, *modules_of(*things)]), self.execution.autocast():
+            yield
 
     def require_unchanged(self) -> None:
         """Raises:

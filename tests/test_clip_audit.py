@@ -203,5 +203,5 @@ def test_two_sizes_and_lengths_share_one_choice_of_frames(session, tmp_path):
     assert len(material.labelled(material.clips, model=other)) % 2 == 0
     measure = ImageAttackMeasure(trial(), material.session)
     with pytest.raises(ValueError, match="expected images of"):
-        measure._ask(other, torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+        measure._judged(other, torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
     shutil.rmtree(place)

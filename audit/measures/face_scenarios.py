@@ -202,7 +202,7 @@ class FaceScenarios(FaceMeasure):
             return
         own = {name: i for i, name in enumerate(gallery.identities)}
         truth = np.array([own.get(name, NOT_ENROLLED) for name in attacked.sources.identities])
-        with self.faces.asking(recognizer):
+        with self.session.asking(recognizer.model):
             entries = recognizer.embeddings(gallery.images, gallery.landmarks)
             looks = {
                 name: recognizer.embeddings(images, attacked.sources.landmarks)

@@ -178,7 +178,7 @@ class FaceMeasure:
         attacked = self.faces.attacked(goal)
         before = self.faces.clean(recognizer)[self.faces.under_attack(goal).numpy()]
         targets = attacked.targets
-        with self.faces.asking(recognizer):
+        with self.session.asking(recognizer.model):
             scores = recognizer.ask(examples.images, attacked.sources.landmarks, targets.images, targets.landmarks)
         self.session.require_unchanged()
         after = scores.double().numpy()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit.data.clips import GENUINE, Clip, Clips
+from audit.data.clips import GENUINE, Clip, Clips, evenly
 from audit.image_model import ImageModel
 from audit.measures.forgery_cells import (
     Cell,
@@ -26,7 +26,7 @@ from audit.measures.forgery_cells import (
 from audit.measures.intervals import Estimate, Resampling
 from audit.measures.rates import extreme, stricter
 from audit.measures.roc import roc_figure
-from audit.measures.scored import UNITS, Scored
+from audit.measures.scored import FEW_SOURCES, UNITS, Scored
 from audit.record import Condition, Curve, Series, digest
 from audit.shifts import Shift
 from audit.trial import Trial
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from audit.session import AuditSession
 
 Progress = Callable[[float, str], None]
-FEW = 2
-"""Sources from which a rate decides."""
 OTHERS = 128
 """Faces of other sources that a generator may choose among."""
 READ_BACK = 12
@@ -87,6 +85,8 @@ class ForensicMeasure:
         self._judge({name: found}, "AUC per video, in domain")
         self.trial.conditions += conditions(name, found)
         self._curve(model, {name: found})
+        if not self.data.declared_methods:
+            self.trial.details["in domain"] = "the model file names no method of the data in `trained_on`: all count"
         self._told(self.data.of(*self.data.seen))
 
     def methods(self, models: Mapping[str, ImageModel]) -> None:
@@ -131,7 +131,10 @@ class ForensicMeasure:
         for name, found in {**own, **domains}.items():
             self.trial.conditions += conditions(name, found)
         first = next(iter(shifts))
-        marks = [(self._row(n, m), q) for n, m in models.items() for q in shifts if q in m.trained_on or q == first]
+        marks = [
+            (self._row(n, m), q) for n, m in models.items() for q in shifts
+            if q in m.trained_on or (q == first and (n == subject or set(m.trained_on) & set(self.data.seen)))
+        ]  # fmt: skip
         self._grids(cells, "Qualities: trained on × tested on", "trained on", "tested on", marks)
         self.trial.details["read back from the bits, first clip"] = self._read_back(shifts)
         self._show(shifts)
@@ -185,7 +188,10 @@ class ForensicMeasure:
             e = extreme(known, again, highest=True)
             self.trial.judge(e.measure("real videos called fake, worst quality", higher_is_better=False))
             self.trial.details["worst cell"] = name
-            if len({c.group for c in self.data.clips.clips if not c.fake and c.id not in self.data.left_out}) < FEW:
+            if (
+                len({c.group for c in self.data.clips.clips if not c.fake and c.id not in self.data.left_out})
+                < FEW_SOURCES
+            ):
                 self.trial.undecided = "The real videos are of one source: they say nothing of others."
         self._show(shifts)
         self._told(self.data.clips.where(lambda c: not c.fake), compared=False)
@@ -225,7 +231,7 @@ class ForensicMeasure:
             others = faces.images[torch.from_numpy(np.sort(chosen).astype(np.int64))] if rest else None
             ids = [faces.ids[i] for i in mine]
             made[mine] = forger.forge(faces.images[mine], None, others, None, ids=ids, seed=self.trial.seed)
-        with self.data.asking(model):
+        with self.session.asking(model.model):
             scores = [model.ask(x) for x in (faces.images, made)]
         names = [f"{forger.name}: {c}" for c in faces.clips]
         both = Scored(
@@ -241,7 +247,7 @@ class ForensicMeasure:
         self.trial.details |= {"imitates": forger.imitates, "does not imitate": forger.lacks}
         self.trial.details["after"] = list(forger.refs)
         self.trial.protocol["forger"] = forger.spec()
-        for i in _spread(len(faces), 3):
+        for i in evenly(len(faces), 3):
             case = f"{faces.ids[i]}"
             for role, x, s in (("clean", faces.images, scores[0]), ("forged", made, scores[1])):
                 picture = np.ascontiguousarray(x[i].permute(1, 2, 0).numpy())
@@ -373,8 +379,3 @@ class ForensicMeasure:
 
 def _number(seed: int, name: str) -> int:
     return int(digest([seed, name])[:15], 16)
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    n = min(count, wanted)
-    return [int((i + 0.5) * count / n) for i in range(n)]

@@ -216,6 +216,7 @@ def confusion(scored: Scored, threshold: float, unit: Unit = "video", genuine: s
         rows=[f"{name} ({int(of.sum())})" for name, of in rows.items()],
         columns=[genuine, "fake"],
         values=values,
+        higher_is_better=None,
         marks=[(0, 0), *((i, 1) for i in range(1, len(rows)))],
         mark_label="right",
         note=f"At the owner's threshold; in brackets how many {unit}s.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,10 @@ from audit.labelled import Adversarial, ImageRules, Labelled
 from audit.measures.faces import course, summary
 from audit.measures.image_pictures import strips
 from audit.measures.imperceptibility import Distance, imperceptibility
-from audit.measures.intervals import Estimate, Resampling, cluster_bootstrap
-from audit.measures.rates import extreme, stricter
+from audit.measures.intervals import Estimate, Resampling
+from audit.measures.rates import extreme, numbered, rate, stricter
+from audit.measures.scored import FEW_SOURCES
 from audit.record import Diagnostic, Grid
-from audit.state import frozen, modules_of
 from audit.trial import Trial
 
 if TYPE_CHECKING:
@@ -30,8 +31,15 @@ Bools = NDArray[np.bool_]
 WEAKER = 0.05
 """By how much an unoptimised change may take away more right decisions than the attack before the attack counts as
 failed."""
-FEW_SOURCES = 2
 Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a model makes of N images: whether it is right, and by what margin."""
+
+    right: Bools
+    margin: NDArray[np.float64]
 
 
 class ImageAttackMeasure:
@@ -49,7 +57,7 @@ class ImageAttackMeasure:
 
     def clean(self, model: ImageModel, images: Labelled) -> None:
         """Judge the share of images that are decided rightly when nobody attacks."""
-        e = self._estimate(self.right(model, images), images)
+        e = self._estimate(self._judged(model, images.images, images.labels).right, images)
         self.trial.judge(e.measure("images decided rightly"))
         self.trial.access = "none"
 
@@ -66,8 +74,11 @@ class ImageAttackMeasure:
         Args:
             beside: unoptimised changes of the same size, to tell what the change does from what the attack does.
         """
-        before = self.right(model, attacked)
-        e = self.share(model, attacked, made, rules, before)
+        clean = self._judged(model, attacked.images, attacked.labels)
+        before = clean.right
+        self._require(attacked, made, rules)
+        after = self._judged(model, made.images, attacked.labels)
+        e = self._estimate(after.right[before], attacked[torch.from_numpy(before)])
         self.trial.judge(e.measure("images still decided rightly"))
         self.trial.conditions += [
             self._estimate(before, attacked).condition("clean, of all images", "Decided rightly"),
@@ -75,7 +86,7 @@ class ImageAttackMeasure:
         ]
         self._compare(model, attacked, e, before, beside or {})
         self.tell(attacked, made, rules)
-        self.trial.evidence += strips(self.session.evidence, model, attacked, made, before)
+        self.trial.evidence += strips(self.session.evidence, attacked, made, before, clean.margin, after.margin)
         self._stands(attacked, before)
         return e
 
@@ -96,16 +107,17 @@ class ImageAttackMeasure:
             made: name -> what gives its images, and its rules; called in turn, so that few are held at once.
             judged: names of the attacks that may decide; all of them by default.
         """
-        before = {m: self.right(model, attacked) for m, model in models.items()}
+        clean = {m: self._judged(model, attacked.images, attacked.labels) for m, model in models.items()}
+        rest = {m: attacked[torch.from_numpy(c.right)] for m, c in clean.items()}
         table: dict[str, dict[str, Estimate]] = {}
-        rows: dict[str, tuple[Bools, Labelled]] = {}
+        after: dict[str, Judged] = {}
         subject = next(iter(models))
         for i, (name, (give, rules)) in enumerate(made.items()):
             images = give()
-            table[name], rows[name] = {}, self._kept(models[subject], attacked, images, rules, before[subject])
-            for m, model in models.items():
-                kept = rows[name] if m == subject else self._kept(model, attacked, images, rules, before[m])
-                table[name][m] = self._estimate(*kept)
+            self._require(attacked, images, rules)
+            found = {m: self._judged(model, images.images, attacked.labels) for m, model in models.items()}
+            table[name] = {m: self._estimate(f.right[clean[m].right], rest[m]) for m, f in found.items()}
+            after[name] = found[subject]
             if self.progress is not None:
                 self.progress((i + 1) / len(made), f"{title}: {name}")
         known = {n: row[subject] for n, row in table.items() if row[subject].value is not None}
@@ -114,7 +126,9 @@ class ImageAttackMeasure:
             self.trial.undecided = "Not measured: no image is decided rightly when clean."
             return
         worst = min(known, key=lambda n: (known[n].value or 0.0, n))
-        again = {n: self._estimate(*rows[n], stricter(self.resampling, len(known))) for n in known}
+        before = clean[subject].right
+        wide = stricter(self.resampling, len(known))
+        again = {n: self._estimate(after[n].right[before], rest[subject], wide) for n in known}
         judged_of = extreme(known, again, highest=False)
         self.trial.judge(judged_of.measure("images still decided rightly, worst attack"))
         self.trial.details["worst attack"] = worst
@@ -127,46 +141,35 @@ class ImageAttackMeasure:
                 note="Images that the model of the column decides wrongly when clean are left out of its cells.",
             )
         )  # fmt: skip
-        self._compare(models[subject], attacked, known[worst], before[subject], beside or {})
+        self._compare(models[subject], attacked, known[worst], before, beside or {})
         give, rules = made[worst]
         images = give()
         self.tell(attacked, images, rules)
-        self.trial.evidence += strips(self.session.evidence, models[subject], attacked, images, before[subject])
-        self._stands(attacked, before[subject])
+        margins = clean[subject].margin, after[worst].margin
+        self.trial.evidence += strips(self.session.evidence, attacked, images, before, *margins)
+        self._stands(attacked, before)
 
-    def share(
-        self, model: ImageModel, attacked: Labelled, made: Adversarial, rules: ImageRules | None, before: Bools
-    ) -> Estimate:
-        """Of the images decided rightly when clean, those still decided rightly, with the interval over sources.
-
-        Raises:
-            ConstraintViolated: a changed image breaks the rules; it is never counted.
+    def _require(self, attacked: Labelled, made: Adversarial, rules: ImageRules | None) -> None:
+        """Raises:
+        ConstraintViolated: a changed image breaks the rules; it is never counted.
         """
-        return self._estimate(*self._kept(model, attacked, made, rules, before))
-
-    def _kept(
-        self, model: ImageModel, attacked: Labelled, made: Adversarial, rules: ImageRules | None, before: Bools
-    ) -> tuple[Bools, Labelled]:
-        """Whether each image that was right when clean still is, and these images."""
-        broken = self.broken(attacked, made, rules)
+        broken = [] if rules is None else rules.violations(attacked.images, made)
+        if made.images.shape != attacked.images.shape or made.images.dtype != torch.uint8:
+            broken = [f"{tuple(made.images.shape)} {made.images.dtype} for {tuple(attacked.images.shape)} torch.uint8"]
         if broken:
             raise ConstraintViolated(
                 "crafted images", expected="changes within the rules", got="; ".join(broken[:3]),
                 mend="this is a defect of the probe, not of the model: mend the probe",
             )  # fmt: skip
-        after = model.right(torch.from_numpy(self._ask(model, made.images)), attacked.labels).numpy()
-        return after[before], attacked[torch.from_numpy(before)]
 
-    def broken(self, attacked: Labelled, made: Adversarial, rules: ImageRules | None) -> list[str]:
-        """One sentence per rule broken."""
-        if made.images.shape != attacked.images.shape or made.images.dtype != torch.uint8:
-            return [f"{tuple(made.images.shape)} {made.images.dtype} for {tuple(attacked.images.shape)} torch.uint8"]
-        return [] if rules is None else rules.violations(attacked.images, made)
-
-    def right(self, model: ImageModel, attacked: Labelled) -> Bools:
-        """(N,) whether each clean image is decided rightly."""
-        found: Bools = model.right(torch.from_numpy(self._ask(model, attacked.images)), attacked.labels).numpy()
-        return found
+    def _judged(self, model: ImageModel, images: torch.Tensor, labels: torch.Tensor) -> Judged:
+        """What the model makes of images, asked once."""
+        if tuple(images.shape[2:]) != model.size and len(images):
+            raise ValueError(f"expected images of {model.size} px for {model.name}, got {tuple(images.shape[2:])}")
+        with self.session.asking(model.model):
+            outputs = torch.from_numpy(model.ask(images))
+        self.session.require_unchanged()
+        return Judged(model.right(outputs, labels).numpy(), model.margin(outputs, labels).numpy())
 
     def tell(self, attacked: Labelled, made: Adversarial, rules: ImageRules | None) -> None:
         """Rules, course of the attack, and how much can be seen of it."""
@@ -200,22 +203,8 @@ class ImageAttackMeasure:
         found, device = maker(), self.session.execution.device
         return lambda a, b: found(a.to(device), b.to(device))
 
-    def _ask(self, model: ImageModel, images: torch.Tensor) -> NDArray[np.float64]:
-        if tuple(images.shape[2:]) != model.size and len(images):
-            raise ValueError(f"expected images of {model.size} px for {model.name}, got {tuple(images.shape[2:])}")
-        with frozen([*self.session.subject.modules, *modules_of(model.model)]), self.session.execution.autocast():
-            found = model.ask(images)
-        self.session.require_unchanged()
-        return found
-
     def _estimate(self, right: Bools, of: Labelled, resampling: Resampling | None = None) -> Estimate:
-        names = sorted(set(of.groups))
-        index = {g: i for i, g in enumerate(names)}
-        at = np.array([index[g] for g in of.groups], dtype=np.int64)
-        hits = np.bincount(at, weights=right, minlength=len(names))
-        tries = np.bincount(at, minlength=len(names))
-        r = resampling or self.resampling
-        return cluster_bootstrap(hits, tries, level=r.level, draws=r.draws, seed=r.seed, cluster=r.cluster)
+        return rate(right, numbered(of.groups)[0], resampling or self.resampling)
 
     def _compare(
         self,
@@ -226,7 +215,11 @@ class ImageAttackMeasure:
         beside: Mapping[str, tuple[Adversarial, ImageRules | None]],
     ) -> None:
         """Unoptimised changes beside the attack: none of them may beat it."""
-        plain = {n: self.share(model, attacked, x, rules, before) for n, (x, rules) in beside.items()}
+        plain: dict[str, Estimate] = {}
+        for name, (images, rules) in beside.items():
+            self._require(attacked, images, rules)
+            found = self._judged(model, images.images, attacked.labels)
+            plain[name] = self._estimate(found.right[before], attacked[torch.from_numpy(before)])
         for name, e in plain.items():
             self.trial.conditions.append(e.condition(name, "Images still decided rightly under unoptimised changes"))
         known = {n: e.value for n, e in plain.items() if e.value is not None}

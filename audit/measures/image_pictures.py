@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audit.evidence import EvidenceStore, difference, pick_cases
-from audit.image_model import ImageModel
 from audit.labelled import Adversarial, Labelled
 from audit.record import Evidence
 
@@ -16,21 +15,24 @@ Pixels = NDArray[np.uint8]
 
 
 def strips(
-    store: EvidenceStore, model: ImageModel, attacked: Labelled, made: Adversarial, before: NDArray[np.bool_]
+    store: EvidenceStore,
+    attacked: Labelled,
+    made: Adversarial,
+    before: NDArray[np.bool_],
+    clean_margin: NDArray[np.float64],
+    margin: NDArray[np.float64],
 ) -> list[Evidence]:
-    """The worst, the median and a surviving image of those decided rightly when clean, one strip each."""
+    """The worst, the median and a surviving image of those decided rightly when clean, one strip each.
+
+    Args:
+        before: (N,) which were. clean_margin, margin: (N,) by how much, before and under attack.
+    """
     rows = np.flatnonzero(before)
     if not len(rows):
         return []
-    # whole clips, so that a model of clips can be asked
-    t = model.frames
     chosen = torch.from_numpy(rows)
     clean, changed = attacked.images[chosen], made.images[chosen]
-    if len(rows) % t:
-        return []
-    was, now = (torch.from_numpy(model.ask(x)) for x in (clean, changed))
-    labels = attacked.labels[chosen]
-    first, last = (model.margin(x, labels).numpy() for x in (was, now))
+    first, last = clean_margin[rows], margin[rows]
     reach = float(np.abs(last).max()) or 1.0
     # what survives comes after all that fell; among either the margin decides
     kept = [float(0.5 * (m >= 0) + 0.25 * (1 + m / reach)) for m in last]

@@ -12,7 +12,7 @@ from audit.measures import presentation
 from audit.measures.intervals import Estimate, Resampling
 from audit.measures.rates import extreme, numbered, stricter
 from audit.measures.roc import auc, few_clusters, roc_figure
-from audit.measures.scored import UNITS, Scored
+from audit.measures.scored import FEW_SOURCES, UNITS, Scored
 from audit.record import Diagnostic, Measure
 from audit.shifts import Shift
 from audit.trial import Trial
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from audit.session import AuditSession
 
 Progress = Callable[[float, str], None]
-FEW = 2
-"""People of a species from which its rate decides."""
 
 
 class LivenessMeasure:
@@ -61,7 +59,7 @@ class LivenessMeasure:
         self._judge(found.max_apcer.measure("APCER of the worst species", higher_is_better=False))
         if found.worst is not None:
             self.trial.details["worst species"] = found.worst
-            if people(scored).get(found.worst, 0) < FEW:
+            if people(scored).get(found.worst, 0) < FEW_SOURCES:
                 self.trial.undecided = f"{found.worst} was presented by one person: that tells nothing of others."
         self._species(scored)
         self._told(model, scored)
@@ -126,7 +124,7 @@ class LivenessMeasure:
                 self.trial.conditions.append(u.auc.condition(f"{name}{seen}", "AUC, domain left out"))
         rows = list(zip(scored.groups, names, scored.positive.tolist(), strict=True))
         kinds = {(d, p): len({g for g, n, q in rows if (n, q) == (d, p)}) for d in found for p in (True, False)}
-        short = [domain for (domain, _), count in kinds.items() if count < FEW]
+        short = [domain for (domain, _), count in kinds.items() if count < FEW_SOURCES]
         if short and not self.trial.undecided:
             where = ", ".join(dict.fromkeys(short))
             self.trial.undecided = f"Fewer than two live people, or two who attack, to decide on: {where}."
@@ -150,12 +148,12 @@ class LivenessMeasure:
         return found, scored
 
     def _live(self, scored: Scored) -> None:
-        if people(scored).get("", 0) < FEW and not self.trial.undecided:
+        if people(scored).get("", 0) < FEW_SOURCES and not self.trial.undecided:
             self.trial.undecided = "There is one live person, who tells nothing of others."
 
     def _species(self, scored: Scored) -> None:
         """A species that one person presented may be worse than it looks: no pass stands on it."""
-        alone = [m for m, n in sorted(people(scored).items()) if m and n < FEW]
+        alone = [m for m, n in sorted(people(scored).items()) if m and n < FEW_SOURCES]
         self.trial.diagnostics.append(
             Diagnostic(
                 name="species presented by one person",

@@ -131,6 +131,7 @@ def confusion(found: Found, methods: Sequence[str], gallery_methods: Sequence[st
         rows=names,
         columns=there,
         values=table.tolist(),
+        higher_is_better=None,
         marks=[(i, there.index(m)) for i, m in enumerate(names) if m in there],
         mark_label="right",
     )
@@ -162,6 +163,7 @@ def similarities(
         columns=there,
         values=values,
         unit="cosine",
+        higher_is_better=None,
         marks=[(i, there.index(m)) for i, m in enumerate(names) if m in there],
         mark_label="the same method",
         note="Mean cosine over all pairs of samples" + (", none with itself." if alone else "."),

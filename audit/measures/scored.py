@@ -11,6 +11,8 @@ from scipy import special
 
 from audit.measures.rates import Bools, Floats, Ints, numbered
 
+FEW_SOURCES = 2
+"""Sources, or people, from which a number decides anything: frames of one video say nothing of the next."""
 Unit = Literal["frame", "video"]
 UNITS: tuple[Unit, Unit] = ("frame", "video")
 
