@@ -7,8 +7,10 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
+from audit.measures.image_pictures import picture_of
 from tests import planted_forgery
 from tests.running import audit, only
 
@@ -185,3 +187,10 @@ def test_bad_data_is_said_in_a_sentence(tmp_path, make, words):
     error = next(line for line in output.splitlines() if line.startswith("ERROR"))
     assert words in error
     assert "Traceback" not in output
+
+
+def test_the_range_of_a_map_is_told_apart():
+    assert picture_of("sigma", torch.tensor([[1.0, 1.00002]]))[1] == "σ: black 1, white 1.00002 px"
+    assert picture_of("flow", torch.tensor([[[3.0, 0.0]], [[4.0, 0.0]]]))[1] == "flow: black 0, white 5 px"
+    pixels, words = picture_of("mask", torch.zeros(2, 2))
+    assert (int(pixels.max()), words) == (0, "mask: black 0, white 0")

@@ -174,7 +174,7 @@ def worst(cells: Mapping[str, Cell], unit: Unit = "video") -> Worst:
         again = e if len(known) == 1 else auc(s.scores, s.positive, s.groups, wide)
         highs.append(e.high if again.high is None else max(again.high, e.high))
     low = min(0.0 if e.low is None else e.low for e in known.values())
-    method = f"worst of {len(known)} cells, Bonferroni; {found.method}"
+    method = found.method if len(known) == 1 else f"worst of {len(known)} cells, Bonferroni; {found.method}"
     value = _value(found)
     return Worst(name, Estimate(value, None, found.n, min(low, value), max(min(highs), value), found.level, method))
 

@@ -61,7 +61,10 @@ def picture_of(name: str, values: Tensor) -> tuple[Pixels, str]:
         flat = flat.square().sum(0).sqrt()
     low, high = float(flat.min()), float(flat.max())
     grey = ((flat - low) / (high - low) if high > low else torch.zeros_like(flat)) * 255
-    words = f"{'σ' if name == 'sigma' else name}: black {low:.3g}, white {high:.3g}" + (" px" if name in _PX else "")
+    # as many digits as tell the two ends apart
+    digits = 3 if high <= low or f"{low:.3g}" != f"{high:.3g}" else 6
+    ends = f"black {low:.{digits}g}, white {high:.{digits}g}" + (" px" if name in _PX else "")
+    words = f"{'σ' if name == 'sigma' else name}: {ends}"
     return np.ascontiguousarray(grey.round().to(torch.uint8).numpy()), words
 
 
